@@ -1,0 +1,49 @@
+"""Sparse image priors between over- and under-parameterization."""
+
+from __future__ import annotations
+
+import importlib
+
+__version__ = "0.1.0"
+
+from . import metrics, models, physics, stop
+from .errors import Error, FileError, InputError
+from .fit import EMA, Fit, PosteriorMean, fit
+from .masks import Mask
+from .parallel import parallel
+from .prior import Prior
+
+# The rest is loaded on first use, so that `import lipkit` costs little more than `import torch`.
+_LAZY_OBJECTS = {"Ticket": "tickets", "Reconstructor": "reconstructor"}
+_LAZY_MODULES = "book chapter data find masks plots prior tables testing tickets widgets".split()
+
+__all__ = [
+    "EMA",
+    "Error",
+    "FileError",
+    "Fit",
+    "InputError",
+    "Mask",
+    "PosteriorMean",
+    "Prior",
+    "fit",
+    "metrics",
+    "models",
+    "parallel",
+    "physics",
+    "stop",
+    *_LAZY_OBJECTS,
+    *_LAZY_MODULES,
+]
+
+
+def __getattr__(name: str):
+    if name in _LAZY_OBJECTS:
+        return getattr(importlib.import_module(f".{_LAZY_OBJECTS[name]}", __name__), name)
+    if name in _LAZY_MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module 'lipkit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,153 @@
+"""The API reference: one page of Markdown from signatures and docstrings."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+import textwrap
+from collections.abc import Iterator
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import lipkit
+
+HIDDEN = {
+    "__main__",
+    "book",
+    "cli",
+    "errors",
+    "parameters",
+    "style",
+}  # not for `import lipkit` users
+
+HEAD = """# API reference
+
+Everything below is reached from `import lipkit as lk`. Signatures and texts are those of the
+source; the examples are run by the tests.
+"""
+
+
+def api_page() -> str:
+    """The Markdown of the API reference."""
+    top = {name: getattr(lipkit, name) for name in lipkit.__all__}
+    objects = {n: o for n, o in top.items() if not isinstance(o, ModuleType)}
+    parts = [HEAD, _section("lk", inspect.getdoc(lipkit) or "", objects)]
+    shown = {id(value) for value in objects.values()}
+    for module in _public_modules():
+        members = {n: o for n, o in _members(module) if id(o) not in shown}
+        if members:
+            name = module.__name__.removeprefix("lipkit.")
+            parts.append(_section(f"lk.{name}", inspect.getdoc(module) or "", members))
+    return "\n".join(parts)
+
+
+def _public_modules() -> Iterator[ModuleType]:
+    for info in pkgutil.iter_modules(lipkit.__path__):
+        if info.name not in HIDDEN and not info.name.startswith("_"):
+            yield import_module(f"lipkit.{info.name}")
+
+
+def _members(module: ModuleType) -> Iterator[tuple[str, Any]]:
+    """The public functions and classes that a module offers, in the order of its source."""
+    names = getattr(module, "__all__", None) or [n for n in vars(module) if n[0] != "_"]
+    for name in names:
+        member = getattr(module, name)
+        home = getattr(member, "__module__", None) or ""
+        at_home = home == module.__name__ or home.startswith(module.__name__ + ".")
+        if at_home and (inspect.isfunction(member) or inspect.isclass(member)):
+            yield name, member
+
+
+def _section(title: str, text: str, members: dict[str, Any]) -> str:
+    parts = [f"## `{title}`", _markdown(text)]
+    parts += [_entry(f"{title}.{name}", member) for name, member in members.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _entry(name: str, member: Any) -> str:
+    parts = [f"### `{name}`", _signature(name, member), _markdown(inspect.getdoc(member) or "")]
+    if inspect.isclass(member):
+        parts += _methods(name.split(".")[-1], member)
+    return "\n\n".join(part for part in parts if part)
+
+
+def _methods(title: str, owner: type) -> list[str]:
+    """The public methods and properties that a class documents itself."""
+    parts = []
+    for name, member in vars(owner).items():
+        plain = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
+        text = inspect.getdoc(plain) if getattr(plain, "__doc__", None) else None
+        if name.startswith("_") or not text:
+            continue
+        if isinstance(plain, property):
+            parts.append(f"**`{title}.{name}`**\n\n{_markdown(text)}")
+        elif inspect.isfunction(plain):
+            call = _signature(f"{title}.{name}", plain, method=True)
+            parts.append(f"{call}\n\n{_markdown(text)}")
+    return parts
+
+
+class _Plain(str):
+    """An annotation that shows without quotation marks."""
+
+    __repr__ = str.__str__
+
+
+def _signature(name: str, member: Any, method: bool = False) -> str:
+    """The call as a code block, on one line or with one argument a line."""
+    if inspect.isclass(member) and issubclass(member, Exception):
+        return ""
+    try:
+        signature = inspect.signature(member)
+    except (TypeError, ValueError):
+        return ""
+    arguments = [_argument(parameter) for parameter in signature.parameters.values()]
+    signature = signature.replace(
+        parameters=arguments[1:] if method and arguments[0].name in ("self", "cls") else arguments,
+        return_annotation=signature.empty
+        if inspect.isclass(member)
+        else _plain(signature.return_annotation),
+    )
+    text = f"{name}{signature}"
+    if len(text) > 88:
+        text = _one_argument_a_line(text, name, signature)
+    return f"```python\n{text}\n```"
+
+
+def _plain(annotation: Any) -> Any:
+    return _Plain(annotation) if isinstance(annotation, str) else annotation
+
+
+def _argument(parameter: inspect.Parameter) -> inspect.Parameter:
+    default = parameter.default
+    if " at 0x" in repr(default):  # an address says nothing and differs in every build
+        default = _Plain("...")
+    return parameter.replace(annotation=_plain(parameter.annotation), default=default)
+
+
+def _one_argument_a_line(text: str, name: str, signature: inspect.Signature) -> str:
+    """Take the text apart where the arguments begin, keeping the bare `*` and `/` in place."""
+    end = text.rindex(")", 0, text.rindex(" -> ") if " -> " in text else None)
+    lines, inside = [], text[len(name) + 1 : end]
+    for parameter in reversed(signature.parameters.values()):
+        at = inside.rindex(str(parameter))
+        lines.insert(0, f"    {inside[at:].rstrip(', ')},")
+        inside = inside[:at]
+    first = f"    {inside.rstrip(', ')},\n" if inside.strip(", ") else ""
+    return f"{name}(\n{first}" + "\n".join(lines) + f"\n{text[end:]}"
+
+
+def _markdown(text: str) -> str:
+    """A docstring as Markdown: examples become code blocks, the prose stays as it is."""
+    parts, example = [], []
+    for line in [*text.splitlines(), ""]:
+        if line.lstrip().startswith(">>>") or (example and line.strip()):
+            example.append(line)
+            continue
+        if example:
+            block = textwrap.dedent("\n".join(example))
+            parts.append(f"```pycon\n{block}\n```")
+            example = []
+        parts.append(line)
+    return "\n".join(parts).strip()

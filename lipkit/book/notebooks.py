@@ -1,0 +1,123 @@
+"""Chapters as files: finding them, and reading what a run left in them.
+
+A notebook is JSON, so nothing but the standard library is needed here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..chapter import RUN_RECORD
+from ..errors import FileError, InputError
+from ..parameters import Parameter, declared
+
+ADDED_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}
+
+
+@dataclass(frozen=True)
+class ChapterFile:
+    """One chapter: its file and its place in the book.
+
+    >>> ChapterFile(Path("notebooks/01_dip_basics.ipynb")).name
+    '01_dip_basics'
+    """
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    def parameters(self) -> dict[str, Parameter]:
+        """What the cell tagged `parameters` declares."""
+        cells = [c for c in read(self.path)["cells"] if "parameters" in tags(c)]
+        if len(cells) != 1:
+            raise InputError(
+                f"{self.path.name} has {len(cells)} cells tagged 'parameters': give it exactly one"
+            )
+        return declared(source(cells[0]))
+
+
+def find_root(start: Path | None = None) -> Path:
+    """The folder of the book that `start` lies in: the one with `_config.yml` and `notebooks/`."""
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        if (folder / "_config.yml").is_file() and (folder / "notebooks").is_dir():
+            return folder
+    raise FileError(
+        f"no book found in {start} or above it: go to a clone of the book "
+        "(the folder with _config.yml and notebooks/) and run this again"
+    )
+
+
+def find_chapters(folder: Path, wanted: list[str] | None = None) -> list[ChapterFile]:
+    """The chapters of a folder, all or those wanted by name, number or path."""
+    known = [ChapterFile(path) for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))]
+    if not wanted:
+        if not known:
+            raise FileError(f"no chapter found: {folder} has no file named like 01_name.ipynb")
+        return known
+    return [_find_one(known, word) for word in dict.fromkeys(wanted)]
+
+
+def _find_one(known: list[ChapterFile], word: str) -> ChapterFile:
+    for chapter in known:
+        number = chapter.name.split("_")[0]
+        if word in (chapter.name, number) or (word.isdigit() and int(word) == int(number)):
+            return chapter
+    path = Path(word)
+    if path.suffix == ".ipynb" and path.is_file():
+        return ChapterFile(path)
+    names = ", ".join(chapter.name for chapter in known) or "none"
+    raise InputError(f"no chapter {word!r}; there are: {names}")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The notebook as plain dicts, or a `FileError` that says what is wrong with the file."""
+    try:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        notebook["cells"]
+    except OSError as problem:
+        raise FileError(f"cannot read {path}: {problem.strerror or problem}") from problem
+    except (ValueError, TypeError, KeyError) as problem:
+        raise FileError(f"{path} is not a Jupyter notebook") from problem
+    return notebook
+
+
+def source(cell: dict[str, Any]) -> str:
+    """The text of a cell, which a file may hold as one string or as lines."""
+    return "".join(cell["source"])
+
+
+def tags(cell: dict[str, Any]) -> set[str]:
+    """The tags of a cell."""
+    return set(cell.get("metadata", {}).get("tags", []))
+
+
+def progress(notebook: dict[str, Any]) -> tuple[int, int]:
+    """How far papermill has come in a notebook it is running: cells done, cells in all."""
+    states = [c["metadata"].get("papermill", {}).get("status") for c in notebook["cells"]]
+    return states.count("completed"), len(states)
+
+
+def failure(notebook: dict[str, Any]) -> str | None:
+    """Where and why a run failed, in one sentence; None if no cell raised anything."""
+    cells = [c for c in notebook["cells"] if not tags(c) & ADDED_BY_PAPERMILL]
+    for number, cell in enumerate(cells, start=1):
+        for output in cell.get("outputs", []):
+            if output["output_type"] == "error" and "raises-exception" not in tags(cell):
+                sentence = " ".join(f"{output['ename']}: {output['evalue']}".split())
+                return f"cell {number}: {sentence}"
+    return None
+
+
+def run_record(notebook: dict[str, Any]) -> dict[str, Any] | None:
+    """The numbers that `chapter.finish()` left in an executed notebook."""
+    for cell in reversed(notebook["cells"]):
+        for output in cell.get("outputs", []):
+            if RUN_RECORD in output.get("metadata", {}):
+                return output["metadata"][RUN_RECORD]
+    return None

@@ -1,0 +1,237 @@
+"""Execute chapters with papermill: several at a time, each only once for the same sources.
+
+A run goes to a side folder and is moved into place only when it has succeeded. Its file is named
+by a key of everything that can change the result, so that nothing is executed twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import Error, FileError
+from ..parameters import checked
+from . import notebooks
+from .notebooks import ChapterFile
+
+SAY_EVERY = 15.0  # seconds between two lines about the same chapter
+KEEP_RUNS = 6  # of each chapter in the cache
+
+
+@dataclass
+class Run:
+    """One chapter with its parameters, and where its executed notebook is or will be."""
+
+    chapter: ChapterFile
+    parameters: dict[str, Any]
+    key: str
+    path: Path  # in the cache
+    cached: bool = False
+
+    def record(self) -> dict[str, Any] | None:
+        """What `chapter.finish()` noted: profile, seconds, memory, device, versions, checks."""
+        return notebooks.run_record(notebooks.read(self.path))
+
+
+@dataclass
+class _Job:
+    """A papermill process at work."""
+
+    run: Run
+    process: subprocess.Popen
+    part: Path
+    log: Path
+    began: float = field(default_factory=time.monotonic)
+    said: float = field(default_factory=time.monotonic)
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+
+def plan(
+    chapters: Iterable[ChapterFile], parameters: dict[str, Any], root: Path, cache: Path
+) -> list[Run]:
+    """Check the parameters of every chapter, before anything runs, and name the results."""
+    chapters = list(chapters)
+    values = [checked(c.parameters(), parameters, c.name) for c in chapters]
+    inputs = _inputs_digest(root)
+    runs = []
+    for chapter, given in zip(chapters, values, strict=True):
+        key = _key(chapter, given, inputs)
+        path = cache / f"{chapter.name}-{key[:16]}.ipynb"
+        runs.append(Run(chapter, given, key, path, cached=path.is_file()))
+    return runs
+
+
+def execute(runs: list[Run], jobs: int, say: Callable[[str], None]) -> None:
+    """Execute what is not cached, `jobs` chapters at a time; raise `Error` if any failed."""
+    todo = [run for run in runs if not run.cached]
+    for run in runs:
+        if run.cached:
+            say(f"{run.chapter.name}: unchanged, the result of an earlier run is used")
+    jobs = max(1, min(jobs, len(todo)))
+    working: list[_Job] = []
+    failures: list[str] = []
+    try:
+        while todo or working:
+            while todo and len(working) < jobs:
+                working.append(_begin(todo.pop(0), jobs))
+                say(f"{working[-1].run.chapter.name}: started")
+            time.sleep(0.2)
+            for job in [job for job in working if job.process.poll() is not None]:
+                working.remove(job)
+                failures += _end(job, say)
+            for job in working:
+                _say_progress(job, say)
+    finally:
+        for job in working:  # interrupted
+            job.process.terminate()
+    if failures:
+        raise Error(f"{len(failures)} of {len(runs)} chapters failed: " + "; ".join(failures))
+
+
+def _begin(run: Run, jobs: int) -> _Job:
+    import yaml  # comes with papermill
+
+    run.path.parent.mkdir(parents=True, exist_ok=True)
+    part = run.path.with_suffix(".part.ipynb")
+    log = run.path.with_suffix(".log")
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in run.parameters.items()}
+    command = [sys.executable, "-m", "papermill", str(run.chapter.path.resolve()), str(part)]
+    command += ["--cwd", str(run.chapter.path.resolve().parent), "--kernel", "python3"]
+    command += ["--no-progress-bar"]
+    command += ["--parameters_yaml", yaml.safe_dump(plain)] if plain else []
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=_environment(jobs),
+        )
+    return _Job(run, process, part, log)
+
+
+def _environment(jobs: int) -> dict[str, str]:
+    """The environment of a kernel: quiet bars, inline pictures, its share of the cores."""
+    env = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    env.pop("LIPKIT_PROFILE", None)  # the profile is a parameter here, and part of the key
+    env["TQDM_DISABLE"] = "1"
+    env["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+    if jobs > 1:  # threads of several chapters on the same cores slow each other down
+        env["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+    return env
+
+
+def _end(job: _Job, say: Callable[[str], None]) -> list[str]:
+    """Move a finished run into place; for a failed one, the sentence that says why."""
+    name = job.run.chapter.name
+    if job.process.returncode == 0:
+        os.replace(job.part, job.run.path)
+        job.log.unlink(missing_ok=True)
+        _prune(job.run)
+        say(f"{name}: done in {job.seconds():.0f} s")
+        return []
+    why = None
+    if job.part.is_file():
+        why = notebooks.failure(notebooks.read(job.part))
+    if why is None:  # papermill itself failed, or the kernel died
+        lines = job.log.read_text(errors="replace").strip().splitlines()
+        why = lines[-1] if lines else f"papermill ended with code {job.process.returncode}"
+    sentence = f"{name}, {why}"
+    say(f"{name}: FAILED after {job.seconds():.0f} s, {why}")
+    say(f"{name}: the cells that ran are in {job.part}")
+    return [sentence]
+
+
+def _say_progress(job: _Job, say: Callable[[str], None]) -> None:
+    if time.monotonic() - job.said < SAY_EVERY:
+        return
+    job.said = time.monotonic()
+    try:
+        done, cells = notebooks.progress(notebooks.read(job.part))
+    except FileError:  # not there yet, or just being written
+        return
+    say(f"{job.run.chapter.name}: {done} of {cells} cells after {job.seconds():.0f} s")
+
+
+def _prune(run: Run) -> None:
+    """Forget the oldest runs of this chapter."""
+    kept = sorted(
+        run.path.parent.glob(f"{run.chapter.name}-*[0-9a-f].ipynb"),
+        key=lambda path: path.stat().st_mtime,
+    )
+    for path in kept[:-KEEP_RUNS]:
+        path.unlink(missing_ok=True)
+
+
+def copy_out(runs: list[Run], folder: Path) -> list[Path]:
+    """Copy executed notebooks to `folder`, each moved into place when complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    placed = []
+    for run in runs:
+        target = folder / f"{run.chapter.name}.ipynb"
+        part = target.with_suffix(".part")
+        shutil.copyfile(run.path, part)
+        os.replace(part, target)
+        placed.append(target)
+    return placed
+
+
+def digest(files: Iterable[Path], root: Path) -> str:
+    """A sum over the names and contents of files.
+
+    >>> len(digest([], Path(".")))
+    64
+    """
+    total = hashlib.sha256()
+    for path in sorted(files):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        total.update(f"{path.relative_to(root).as_posix()} {content}\n".encode())
+    return total.hexdigest()
+
+
+def files_below(*folders: Path) -> list[Path]:
+    """Every file below the folders, without what Python and editors leave there."""
+    found = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return [
+        path
+        for path in found
+        if not {"__pycache__", ".ipynb_checkpoints"} & set(path.parts)
+        and not path.name.endswith((".pyc", "~", ".swp"))
+    ]
+
+
+def _inputs_digest(root: Path) -> str:
+    """What every chapter depends on: the library, the exact versions, the recorded numbers."""
+    package = Path(__file__).resolve().parents[1]
+    own = digest(files_below(package), package.parent)
+    recorded = files_below(root / "book" / "_data", root / "book" / "records")
+    lock = [path for path in [root / "requirements.lock"] if path.is_file()]
+    return own + digest([*recorded, *lock], root)
+
+
+def _key(chapter: ChapterFile, values: dict[str, Any], inputs: str) -> str:
+    cells = notebooks.read(chapter.path)["cells"]
+    what = {
+        "cells": [(c["cell_type"], notebooks.source(c), c.get("metadata", {})) for c in cells],
+        "parameters": values,
+        "inputs": inputs,
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

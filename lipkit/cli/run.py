@@ -1,0 +1,62 @@
+"""`lipkit run`: execute chapters with parameters of your own."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def literal(text: str) -> Any:
+    """A parameter from the command line: a Python value if it reads as one, else the text.
+
+    >>> literal("0.1"), literal("None"), literal("coffee")
+    (0.1, None, 'coffee')
+    """
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+@click.command()
+@click.argument("chapters", nargs=-1, required=True, metavar="CHAPTER...")
+@click.option("-p", "--parameter", "given", nargs=2, multiple=True, metavar="NAME VALUE")
+@click.option("--profile", help="smoke, laptop or paper")
+@click.option("--out", default="_build/runs", show_default=True, help="folder for the results")
+@click.option("--jobs", default=2, show_default=True, help="chapters executed at a time")
+@click.option("--json", "as_json", is_flag=True, help="print the result as JSON")
+def command(
+    chapters: tuple[str, ...],
+    given: tuple[tuple[str, str], ...],
+    profile: str | None,
+    out: str,
+    jobs: int,
+    as_json: bool,
+) -> None:
+    """Execute chapters, named as 01_dip_basics, 1 or by path, with parameters of your own.
+
+    For example: lipkit run 1 -p image coffee -p sigma 0.1 --profile smoke
+    """
+    from .. import book
+
+    parameters = {name: literal(value) for name, value in given}
+    runs = book.run(chapters, parameters, profile, out=out, jobs=jobs)
+    results = [
+        {
+            "chapter": run.chapter.name,
+            "notebook": str(Path(out) / f"{run.chapter.name}.ipynb"),
+            "parameters": run.parameters,
+            "cached": run.cached,
+            "record": run.record(),
+        }
+        for run in runs
+    ]
+    if as_json:
+        click.echo(json.dumps(results, indent=1))
+        return
+    for result in results:
+        click.echo(result["notebook"])

@@ -1,0 +1,13 @@
+"""Pictures, masks and measured data: by name, from a file, or from an array.
+
+Names of scikit-image's pictures (``"camera"``, ``"coffee"``) need no network. Names with a slash
+(``"set5/baby"``) are fetched once, checked against a recorded sha256 and kept in a folder that
+the environment variable ``LIPKIT_DATA`` can choose.
+"""
+
+from __future__ import annotations
+
+from .images import image, mask, save
+from .registry import file, names
+
+__all__ = ["file", "image", "mask", "names", "save"]

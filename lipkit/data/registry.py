@@ -1,0 +1,168 @@
+"""What can be asked for by name, where it comes from, and how it gets onto this machine."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+from ..errors import FileError, InputError
+
+CACHE_VARIABLE = "LIPKIT_DATA"
+_PICTURES = (".png", ".jpg")  # the endings that a name may leave out
+
+# Part of the scikit-image wheel, hence always there: name -> (file, what it is and its licence).
+_OWN = "no licence stated beyond scikit-image's own, BSD-3-Clause"
+_BUNDLED = {
+    "astronaut": ("astronaut.png", "Eileen Collins, NASA; public domain"),
+    "brick": ("brick.png", "brick wall, CC0Textures; CC0"),
+    "camera": ("camera.png", "photographer with camera, Lav Varshney; CC0"),
+    "cell": ("cell.png", "phase image of a cell, Müller et al. 2018; CC0"),
+    "chelsea": ("chelsea.png", "Chelsea the cat, Stefan van der Walt; CC0"),
+    "chessboard": ("chessboard_GRAY.png", f"chessboard pattern; {_OWN}"),
+    "clock": ("clock_motion.png", "motion-blurred clock, Stefan van der Walt; public domain"),
+    "coffee": ("coffee.png", "cup of coffee, Rachel Michetti; CC0"),
+    "coins": ("coins.png", "Greek coins, Brooklyn Museum; no known copyright restrictions"),
+    "color": ("color.png", f"colour wheel; {_OWN}"),
+    "grass": ("grass.png", "grass, DeviantArt user linolafett; CC0"),
+    "gravel": ("gravel.png", "gravel, CC0Textures; CC0"),
+    "horse": ("horse.png", "silhouette of a horse, Andreas Preuss; CC0"),
+    "hubble_deep_field": (
+        "hubble_deep_field.jpg",
+        "Hubble eXtreme Deep Field, NASA; public domain",
+    ),
+    "ihc": ("ihc.png", "stained colon tissue, CMMI; no known copyright restrictions"),
+    "moon": ("moon.png", f"surface of the Moon; {_OWN}"),
+    "motorcycle": ("motorcycle_left.png", "Middlebury 2014 stereo benchmark; no licence stated"),
+    "page": ("page.png", f"scanned page; {_OWN}"),
+    "phantom": ("phantom.png", f"Shepp-Logan phantom; {_OWN}"),
+    "retina": ("retina.jpg", "human retina, Mikael Häggström; CC0"),
+    "rocket": ("rocket.jpg", "Falcon 9 launch, SpaceX; public domain"),
+    "text": ("text.png", "photographed text, Wikipedia; public domain"),
+}
+
+
+def names() -> dict[str, str]:
+    """Every name that `image`, `mask` or `file` takes, with a sentence on where it comes from.
+
+    >>> import lipkit as lk
+    >>> lk.data.names()["coffee"]
+    'Bundled with scikit-image: cup of coffee, Rachel Michetti; CC0.'
+    """
+    bundled = {name: f"Bundled with scikit-image: {what}." for name, (_, what) in _BUNDLED.items()}
+    fetched = {
+        _short(key): f"Fetched from github.com/{entry['repo']} at {entry['commit'][:10]} "
+        f"({entry['path']}); rights stay with its makers."
+        for key, entry in _registry().items()
+    }
+    return bundled | fetched
+
+
+def file(name: str) -> Path:
+    """The path on this machine of anything that has a name, fetched first where need be.
+
+    >>> import lipkit as lk
+    >>> lk.data.file("coffee").name
+    'coffee.png'
+    """
+    found = find(name)
+    if found is None:
+        raise InputError(f"There is no data called {name!r}{suggestion(name)}.")
+    return found
+
+
+def find(name: str) -> Path | None:
+    """Like `file`, but None for a name that is not one of ours."""
+    if not isinstance(name, str):
+        raise InputError(f"A data name is a string such as 'coffee', not {type(name).__name__}.")
+    if name in _BUNDLED:
+        return _bundled_file(_BUNDLED[name][0])
+    key = {_short(key): key for key in _registry()}.get(name, name)
+    return _fetched_file(key) if key in _registry() else None
+
+
+def suggestion(name: str) -> str:
+    """The middle of an error sentence: the closest names, and where all of them are listed."""
+    known = {alias.lower(): full for full in names() for alias in (Path(full).name, full)}
+    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.7)
+    meant = " or ".join(repr(full) for full in dict.fromkeys(known[alias] for alias in close))
+    question = f"did you mean {meant}? " if meant else ""
+    return f"; {question}lipkit.data.names() lists all names"
+
+
+def folder() -> Path:
+    """Where fetched files are kept: $LIPKIT_DATA, or the usual cache folder of this system."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser()
+    import pooch
+
+    return Path(pooch.os_cache("lipkit"))
+
+
+@functools.cache
+def _registry() -> dict[str, dict]:
+    """name.ext -> repo, commit, path, sha256, bytes; read once from the file beside this one."""
+    return json.loads(Path(__file__).with_name("registry.json").read_text(encoding="utf-8"))
+
+
+def _short(key: str) -> str:
+    """The name under which a registry entry is listed: without the ending of a picture."""
+    return key.removesuffix(Path(key).suffix) if key.endswith(_PICTURES) else key
+
+
+def _bundled_file(filename: str) -> Path:
+    # find_spec locates the package without the second that importing it takes.
+    spec = importlib.util.find_spec("skimage")
+    path = Path(spec.origin).parent / "data" / filename if spec else None
+    if path is None or not path.is_file():
+        raise FileError(
+            f"{filename} should come with scikit-image but is not there; "
+            "reinstall it: pip install --force-reinstall scikit-image."
+        )
+    return path
+
+
+def _url(entry: dict) -> str:
+    return f"https://raw.githubusercontent.com/{entry['repo']}/{entry['commit']}/{entry['path']}"
+
+
+def _fetched_file(key: str) -> Path:
+    entry, path = _registry()[key], folder() / key
+    if not path.exists():
+        _download(entry, path)
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise FileError(f"{path} cannot be read ({error.strerror}).") from error
+    if found != entry["sha256"]:
+        raise FileError(
+            f"{path} is not the file that {_short(key)!r} stands for (sha256 {found[:12]}… instead "
+            f"of {entry['sha256'][:12]}…); move it away and it will be fetched again from "
+            f"{_url(entry)}."
+        )
+    return path
+
+
+def _download(entry: dict, path: Path) -> None:
+    """Fetch to a temporary name, check, and only then move into place (pooch does all three)."""
+    import pooch
+
+    downloader = pooch.HTTPDownloader(timeout=30)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pooch.retrieve(_url(entry), entry["sha256"], path.name, path.parent, downloader=downloader)
+    except (OSError, ValueError) as error:  # no network, refused, no room; or another sha256
+        reason = (
+            "what came back has another sha256"
+            if isinstance(error, ValueError) and "hash" in str(error)
+            else type(error).__name__
+        )
+        raise FileError(
+            f"{path.name} could not be fetched from {_url(entry)} ({reason}); go online, or place "
+            f"the file by hand at {path} (another folder: set {CACHE_VARIABLE})."
+        ) from error

@@ -1,0 +1,390 @@
+"""Fit a prior to one measurement: the one training loop that everything uses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import metrics
+from .checkpoint import load_checkpoint, save_checkpoint, signature
+from .errors import Error, InputError
+from .masks import Mask
+from .prior import Prior
+
+PRECISIONS = ("auto", "fp32", "bf16")
+BACKTRACK_EVERY = 100  # steps between two looks back, as published
+COLUMNS = ("step", "loss", "psnr", "ssim", "psnr_raw")
+
+
+@dataclass(frozen=True)
+class EMA:
+    """Exponential average of the outputs, started at the first."""
+
+    weight: float = 0.99
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < 1:
+            raise InputError(f"the weight of an EMA lies between 0 and 1, got {self.weight!r}")
+
+    def update(self, mean: Tensor, count: int, step: int, x: Tensor) -> tuple[Tensor, int]:
+        return (x.clone() if count == 0 else mean.lerp_(x, 1 - self.weight)), count + 1
+
+
+@dataclass(frozen=True)
+class PosteriorMean:
+    """Mean of the outputs every so many steps after a burn-in: the estimate of SGLD."""
+
+    burn_in: int = 7000
+    every: int = 50
+
+    def __post_init__(self) -> None:
+        if self.burn_in < 0 or self.every < 1:
+            raise InputError(f"a posterior mean needs burn_in >= 0 and every >= 1, got {self}")
+
+    def update(self, mean: Tensor, count: int, step: int, x: Tensor) -> tuple[Tensor, int]:
+        drawn = step - 1  # the published loop counts from 0
+        if drawn <= self.burn_in or drawn % self.every:
+            return mean, count
+        return (x.clone() if count == 0 else mean.lerp_(x, 1 / (count + 1))), count + 1
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a callback sees: return True from it to stop the fit."""
+
+    step: int
+    loss: float
+    image: Tensor
+    psnr: float
+    ssim: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The result of a fit.
+
+    `image` is what a user gets: the stop rule's choice, else the average, else the last output.
+    `best` is the oracle's: the output of highest PSNR to the reference among those measured, or
+    None without a reference. `history` holds the arrays step, loss, psnr, ssim (of the estimate)
+    and psnr_raw (of the single output).
+    """
+
+    image: Tensor
+    best: Tensor | None
+    history: dict[str, np.ndarray]
+    steps: int
+    reason: str
+    seconds: float
+    net: nn.Module
+
+    def __repr__(self) -> str:
+        c, h, w = self.image.shape
+        return f"Fit({c}x{h}x{w}, {self.steps} steps in {self.seconds:.1f} s: {self.reason})"
+
+
+def fit(
+    prior: Prior,
+    op,
+    y: Tensor,
+    *,
+    steps: int = 2000,
+    mask: Mask | None = None,
+    lr: float = 0.01,
+    input_noise: float = 0.0,
+    average: EMA | PosteriorMean | float | None = None,
+    stop=None,
+    langevin: float = 0.0,
+    weight_decay: float = 0.0,
+    backtrack: float | None = None,
+    reference: Tensor | None = None,
+    every: int = 50,
+    callback: Callable[[Snapshot], bool | None] | None = None,
+    seed: int = 0,
+    precision: str = "auto",
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+) -> Fit:
+    """Fit a prior to the measurement `y` of the operator `op` (anything with a method `A`).
+
+    The prior itself stays as it is: a copy is trained, on the device where the prior is.
+
+    Args:
+        steps: the most optimizer (Adam) steps; `stop`, a rule of `lipkit.stop`, may end it earlier.
+        mask: weights to keep; the others are exactly zero from start to end.
+        input_noise: standard deviation of the noise added to the code anew at every step.
+        average: `EMA(0.99)` (or just 0.99) or `PosteriorMean(...)` of the outputs.
+        langevin: standard deviation of the noise added to the convolutions after every step;
+            twice the learning rate makes the published SGLD.
+        backtrack: every 100 steps, go back to the last good weights if the fit got worse by more
+            than this many dB (5 is usual).
+        reference: the clean picture; it is measured against and changes nothing.
+        every: steps between two measurements and two calls of `callback`.
+        checkpoint: a file to resume from, and to save to now and then and when interrupted.
+
+    >>> import lipkit as lk
+    >>> clean = lk.testing.tiny_image()
+    >>> op = lk.physics.Denoise(sigma=0.1)
+    >>> fit = lk.fit(lk.testing.tiny_prior(), op, op.measure(clean), steps=20, reference=clean)
+    >>> fit.image.shape, fit.steps, fit.reason
+    (torch.Size([3, 16, 16]), 20, 'all 20 steps are done')
+    """
+    settings = _Settings(
+        steps, lr, input_noise, EMA(average) if isinstance(average, float) else average,
+        stop, langevin, weight_decay, backtrack, every, seed, precision,
+    )  # fmt: skip
+    settings.check()
+    run = _Run(prior, op, _checked_measurement(y), mask, settings, reference)
+    return run.go(callback, checkpoint, progress)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    steps: int
+    lr: float
+    input_noise: float
+    average: EMA | PosteriorMean | None
+    stop: object
+    langevin: float
+    weight_decay: float
+    backtrack: float | None
+    every: int
+    seed: int
+    precision: str
+
+    def check(self) -> None:
+        for name in ("steps", "every"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
+        for name in ("input_noise", "langevin", "weight_decay"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+                raise InputError(f"{name} must be a number of at least 0, got {value!r}")
+        if not isinstance(self.lr, (int, float)) or not 0 < self.lr < float("inf"):
+            raise InputError(f"lr must be a number above 0, got {self.lr!r}")
+        if self.backtrack is not None and not self.backtrack > 0:
+            raise InputError(f"backtrack is a drop in dB above 0, got {self.backtrack!r}")
+        if self.precision not in PRECISIONS:
+            raise InputError(
+                f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
+            )
+        if self.stop is not None and not hasattr(self.stop, "update"):
+            raise InputError(f"stop must be a rule of lipkit.stop such as WMV(), got {self.stop!r}")
+
+
+def _checked_measurement(y: Tensor) -> Tensor:
+    if not isinstance(y, Tensor) or not (y.is_floating_point() or y.is_complex()):
+        kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
+        raise InputError(
+            f"the measurement must be a floating-point tensor, got {kind}; "
+            "lipkit.data.image makes one from a file or an array"
+        )
+    if not bool(torch.isfinite(y).all()):
+        raise InputError("the measurement holds NaN or infinite values; clean or mask them first")
+    return y
+
+
+class _Run:
+    """One fit under way: all that changes from step to step, so that it can be saved and resumed."""
+
+    def __init__(self, prior, op, y, mask, settings: _Settings, reference) -> None:
+        self.s, self.op, self.prior = settings, op, prior.clone()
+        device = self.prior.z.device
+        # this layout is the faster one for every network here, on CPU and GPU
+        self.prior.to(memory_format=torch.channels_last)
+        self.y = y.to(device)
+        self.signature = signature(prior, op, y, mask, settings)
+        self.pairs = []
+        if mask is not None:
+            mask.apply(self.prior.net)
+            self.pairs = mask.pairs(self.prior.net)
+        self.reference = None
+        if reference is not None:
+            self.reference = reference.detach().to(device).reshape(reference.shape[-3:])
+        parameters = list(self.prior.net.parameters())
+        self.adam = torch.optim.Adam(
+            parameters, settings.lr, weight_decay=settings.weight_decay, fused=True
+        )
+        self.generator = torch.Generator(device).manual_seed(settings.seed)
+        self.step, self.seconds, self.reason = 0, 0.0, ""
+        self.mean, self.mean_count = torch.zeros((), device=device), 0
+        self.stopper: dict[str, Tensor] = {}
+        self.oracle: dict[str, Tensor] = {}
+        self.good: dict[str, Tensor] = {}
+        self.rows: list[list[Tensor | float]] = []
+        self.x = torch.zeros((), device=device)
+
+    def go(self, callback, checkpoint, progress: bool) -> Fit:
+        from tqdm import tqdm
+
+        if checkpoint is not None:
+            load_checkpoint(self, Path(checkpoint))
+        start, saved = time.perf_counter() - self.seconds, time.perf_counter()
+        bar = tqdm(total=self.s.steps, initial=self.step, disable=not progress, leave=False)
+        try:
+            while self.step < self.s.steps and not self.reason:
+                loss = self._advance()
+                self.reason = self._rule_fired()
+                if self.step % self.s.every == 0 or self.step == self.s.steps or self.reason:
+                    self._measure(loss)
+                    bar.update(self.step - bar.n)
+                    self.seconds = time.perf_counter() - start
+                    if callback is not None and not self.reason and callback(self._snapshot()):
+                        self.reason = f"the callback asked to stop at step {self.step}"
+                    if checkpoint is not None and time.perf_counter() - saved > 30:
+                        save_checkpoint(self, Path(checkpoint))
+                        saved = time.perf_counter()
+        except KeyboardInterrupt:
+            if self.x.ndim == 0:
+                raise
+            interrupted = f"interrupted at step {self.step} of {self.s.steps}"
+        else:
+            interrupted = ""
+        finally:
+            bar.close()
+        self.seconds = time.perf_counter() - start
+        if checkpoint is not None:
+            save_checkpoint(self, Path(checkpoint))
+        self.reason = interrupted or self.reason or f"all {self.s.steps} steps are done"
+        return self._result()
+
+    def _advance(self) -> Tensor:
+        """One step: output, loss, gradients of the kept weights, Adam, Langevin noise."""
+        s, prior = self.s, self.prior
+        z = prior.z
+        if s.input_noise:
+            z = z + s.input_noise * torch.randn(z.shape, generator=self.generator, device=z.device)
+        with self._autocast():
+            x = prior(z)
+        x = x.float() if x.dtype == torch.bfloat16 else x
+        loss = self._loss(x)
+        self.adam.zero_grad(set_to_none=True)
+        loss.backward()
+        # pruned weights get no gradient, hence no momentum: they stay exactly zero
+        for parameter, m in self.pairs:
+            parameter.grad.mul_(m)
+        if s.backtrack is not None and self.step % BACKTRACK_EVERY == 0:
+            self._look_back(loss.detach())
+        self.adam.step()
+        if s.langevin:
+            self._add_langevin_noise()
+        self.step += 1
+        self.x = x.detach()
+        if s.average is not None:
+            self.mean, self.mean_count = s.average.update(
+                self.mean, self.mean_count, self.step, self.x
+            )
+        return loss.detach()
+
+    def _loss(self, x: Tensor) -> Tensor:
+        predicted = self.op.A(x)
+        y = self.y
+        if self.step == 0 and y.shape != predicted.shape and y.shape != predicted.shape[1:]:
+            raise InputError(
+                f"the measurement has shape {tuple(y.shape)}, but the operator makes "
+                f"{tuple(predicted.shape[1:])} of the prior's pictures {tuple(x.shape[1:])}; "
+                "build the prior for the size and channels of the picture that was measured"
+            )
+        error = predicted - y
+        return (error.abs().square() if error.is_complex() else error.square()).mean()
+
+    def _look_back(self, loss: Tensor) -> None:
+        """Restore the last good weights if the fit fell by more than the allowed drop."""
+        if self.good and float(loss / self.good["loss"]) > 10 ** (self.s.backtrack / 10):
+            with torch.no_grad():
+                for i, parameter in enumerate(self.prior.net.parameters()):
+                    parameter.copy_(self.good[str(i)])
+                    parameter.grad.zero_()  # it belongs to the weights just discarded
+            return
+        self.good = {str(i): p.detach().clone() for i, p in enumerate(self.prior.net.parameters())}
+        self.good["loss"] = loss.clone()
+
+    @torch.no_grad()
+    def _add_langevin_noise(self) -> None:
+        masks = {id(parameter): m for parameter, m in self.pairs}
+        for p in self.prior.net.parameters():
+            if p.ndim == 4:
+                noise = torch.randn(p.shape, generator=self.generator, device=p.device)
+                if id(p) in masks:
+                    noise.mul_(masks[id(p)])
+                p.add_(noise, alpha=self.s.langevin)
+
+    def _rule_fired(self) -> str:
+        rule = self.s.stop
+        if rule is None:
+            return ""
+        if not self.stopper:
+            self.stopper = rule.init(self.x)
+        self.stopper = rule.update(self.stopper, self.step, self.x)
+        # reading the answer makes a GPU wait, so it is asked there only now and then; the rule
+        # itself remembers when it fired
+        if self.x.is_cuda and self.step % 10:
+            return ""
+        if not bool(self.stopper["done"]):
+            return ""
+        best = self.stopper.get("best_step")
+        return rule.reason(self.step, None if best is None else int(best))
+
+    @torch.no_grad()
+    def _measure(self, loss: Tensor) -> None:
+        """Append a row of tensors: they are read back only when somebody looks."""
+        image = self._estimate()
+        nan = torch.full_like(loss, torch.nan)
+        row = [float(self.step), loss, nan, nan, nan]
+        if self.reference is not None:
+            if image.shape[-3:] != self.reference.shape:
+                raise InputError(
+                    f"the reference has shape {tuple(self.reference.shape)}, the picture "
+                    f"{tuple(image.shape[-3:])}; give the clean picture of that size"
+                )
+            psnr = metrics.psnr_tensor(image[0], self.reference)
+            raw = psnr if image is self.x else metrics.psnr_tensor(self.x[0], self.reference)
+            small = min(image.shape[-2:]) < 11
+            row[2:] = [psnr, nan if small else metrics.ssim_tensor(image[0], self.reference), raw]
+            if not self.oracle:
+                self.oracle = {"psnr": psnr.clone(), "image": image.clone()}
+            better = psnr > self.oracle["psnr"]
+            self.oracle["psnr"] = torch.where(better, psnr, self.oracle["psnr"])
+            self.oracle["image"] = torch.where(better, image, self.oracle["image"])
+        self.rows.append(row)
+        if len(self.rows) > 1:  # the row before this one is long computed: nothing waits
+            self._check_finite(self.rows[-2])
+        if self.step == self.s.steps:
+            self._check_finite(row)
+
+    def _check_finite(self, row: list) -> None:
+        if not np.isfinite(float(row[1])):
+            raise Error(
+                f"the loss is {float(row[1])} at step {int(row[0])}: the fit diverged; "
+                f"try a smaller learning rate than lr={self.s.lr}"
+            )
+
+    def _estimate(self) -> Tensor:
+        return self.mean if self.mean_count else self.x
+
+    def _snapshot(self) -> Snapshot:
+        step, loss, psnr, ssim, _ = (float(v) for v in self.rows[-1])
+        return Snapshot(int(step), loss, self._estimate()[0].cpu(), psnr, ssim)
+
+    def _autocast(self):
+        if self.s.precision != "bf16":
+            return nullcontext()
+        return torch.autocast(self.prior.z.device.type, dtype=torch.bfloat16)
+
+    def _result(self) -> Fit:
+        picked = self.stopper.get("image")
+        image = picked if picked is not None and self.stopper["best_step"] > 0 else self._estimate()
+        table = np.array([[float(v) for v in row] for row in self.rows]).reshape(-1, len(COLUMNS))
+        history = {name: table[:, i] for i, name in enumerate(COLUMNS)}
+        history["step"] = history["step"].astype(np.int64)
+        best = self.oracle["image"][0].cpu() if self.oracle else None
+        return Fit(
+            image[0].cpu(), best, history, self.step, self.reason, self.seconds, self.prior.net
+        )

@@ -1,0 +1,366 @@
+"""Masks: which weights of a network are kept. One type for every way of finding them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .errors import InputError
+
+SCOPES = ("conv", "all")
+
+
+class LayerCollapseWarning(UserWarning):
+    """A layer lost all its weights: nothing passes through it any more."""
+
+
+class LayerCount(NamedTuple):
+    """How many weights of a layer a mask keeps."""
+
+    kept: int
+    total: int
+
+    @property
+    def density(self) -> float:
+        return self.kept / self.total
+
+
+class Overlap(NamedTuple):
+    """How many weights two masks share, beside what their layer densities alone would give."""
+
+    common: int
+    expected: float
+
+    @property
+    def ratio(self) -> float:
+        """1 for masks that share nothing but how many weights each layer keeps."""
+        return self.common / self.expected if self.expected else math.nan
+
+
+class Mask:
+    """True where a weight is kept, for each parameter named; parameters not named are untouched.
+
+    Kept in `parameters()` order, which is that of the published flat masks. Immutable: set
+    algebra and controls return new masks.
+
+    >>> from lipkit.models import build
+    >>> mask = Mask.random(build("deep-decoder", levels=2, width=8), density=0.25, seed=0)
+    >>> mask
+    Mask(54 of 216 weights kept, density 25 %, 4 layers)
+    """
+
+    def __init__(self, keep: Mapping[str, Tensor]) -> None:
+        if not keep:
+            raise InputError("a mask needs at least one parameter, got none")
+        for name, value in keep.items():
+            if not isinstance(value, Tensor) or value.dtype != torch.bool:
+                kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+                raise InputError(f"the mask of {name!r} must be a boolean tensor, got {kind}")
+            if value.numel() == 0:
+                raise InputError(f"the mask of {name!r} is empty")
+        self._keep = {name: value.detach().cpu().clone() for name, value in keep.items()}
+
+    # --- what it is -----------------------------------------------------------------------
+
+    @property
+    def names(self) -> list[str]:
+        """The parameters that the mask covers."""
+        return list(self._keep)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._keep[name].clone()
+
+    @property
+    def kept(self) -> int:
+        """How many weights are kept."""
+        return sum(int(m.sum()) for m in self._keep.values())
+
+    @property
+    def total(self) -> int:
+        """How many weights the mask covers."""
+        return sum(m.numel() for m in self._keep.values())
+
+    @property
+    def density(self) -> float:
+        """Fraction of the covered weights that is kept."""
+        return self.kept / self.total
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of the covered weights that is removed."""
+        return 1 - self.density
+
+    def per_layer(self) -> dict[str, LayerCount]:
+        """Kept and total weights of each parameter."""
+        return {n: LayerCount(int(m.sum()), m.numel()) for n, m in self._keep.items()}
+
+    def collapsed(self) -> list[str]:
+        """Convolutions without a single weight left."""
+        return [n for n, m in self._keep.items() if m.ndim > 1 and not m.any()]
+
+    def flat(self) -> Tensor:
+        """One boolean vector, in the order of the published flat masks."""
+        return torch.cat([m.flatten() for m in self._keep.values()])
+
+    def digest(self) -> str:
+        """A hash of names, shapes and values."""
+        text = hashlib.sha256()
+        for name, m in self._keep.items():
+            text.update(f"{name}{tuple(m.shape)}".encode())
+            text.update(m.numpy().tobytes())
+        return text.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mask) or self.names != other.names:
+            return False
+        return all(
+            m.shape == other._keep[n].shape and torch.equal(m, other._keep[n])
+            for n, m in self._keep.items()
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.digest())
+
+    def __repr__(self) -> str:
+        return (
+            f"Mask({self.kept:,} of {self.total:,} weights kept, "
+            f"density {100 * self.density:.3g} %, {len(self._keep)} layers)"
+        )
+
+    # --- how it is made -------------------------------------------------------------------
+
+    @classmethod
+    def full(cls, net: nn.Module, scope: str = "conv") -> Mask:
+        """Keeps everything; the start of every iterative method."""
+        return cls({n: torch.ones_like(p, dtype=torch.bool) for n, p in covered(net, scope)})
+
+    @classmethod
+    def random(cls, net: nn.Module, density: float, scope: str = "conv", seed: int = 0) -> Mask:
+        """Exactly `density` of all covered weights, uniformly at random."""
+        draw = torch.Generator().manual_seed(seed)
+        scores = {n: torch.rand(p.shape, generator=draw) for n, p in covered(net, scope)}
+        return cls.top(scores, density)
+
+    @classmethod
+    def top(
+        cls,
+        scores: Mapping[str, Tensor],
+        density: float,
+        within: Mask | None = None,
+        per_layer: bool = False,
+    ) -> Mask:
+        """Keep the highest scores: exactly `count(density, total)` of them, ties in order.
+
+        What `within` has pruned stays pruned, whatever its score. `per_layer` applies the density
+        to each layer instead of to all at once.
+
+        >>> Mask.top({"w": torch.tensor([1.0, 1.0, 3.0, 1.0])}, density=0.5)["w"]
+        tensor([ True, False,  True, False])
+        """
+        density = checked_density(density)
+        bad = [n for n, s in scores.items() if not bool(torch.isfinite(s).all())]
+        if bad:
+            raise InputError(f"the scores of {bad[0]!r} are not all finite; nothing can be ranked")
+        allowed = {n: torch.ones_like(s, dtype=torch.bool) for n, s in scores.items()}
+        if within is not None:
+            within._check_same_layers(Mask(allowed))
+            allowed = within._keep
+        groups = [[n] for n in scores] if per_layer else [list(scores)]
+        keep: dict[str, Tensor] = {}
+        for group in groups:
+            keep |= _top_of(group, scores, allowed, density)
+        mask = cls({n: keep[n] for n in scores})
+        mask.warn_if_collapsed()
+        return mask
+
+    @classmethod
+    def from_flat(cls, vector: Tensor, like: nn.Module) -> Mask:
+        """From one vector over all parameters of `like`, or over its convolution weights only."""
+        vector = torch.as_tensor(vector).flatten()
+        if vector.dtype != torch.bool:
+            if not bool(((vector == 0) | (vector == 1)).all()):
+                raise InputError("a flat mask holds only 0 and 1")
+            vector = vector.bool()
+        lengths = {}
+        for scope in SCOPES:
+            parameters = covered(like, scope)
+            lengths[scope] = sum(p.numel() for _, p in parameters)
+            if vector.numel() == lengths[scope]:
+                parts = vector.split([p.numel() for _, p in parameters])
+                pairs = zip(parameters, parts, strict=True)
+                return cls({n: part.reshape(p.shape) for (n, p), part in pairs})
+        raise InputError(
+            f"a flat mask for this network has {lengths['all']:,} entries (all parameters) or "
+            f"{lengths['conv']:,} (convolution weights), got {vector.numel():,}; "
+            "is it for another network or number of levels?"
+        )
+
+    @classmethod
+    def load(cls, path: str | Path, like: nn.Module | None = None) -> Mask:
+        """From a lipkit file or a published one; those need `like`, the network they belong to."""
+        from .tickets import load_mask
+
+        return load_mask(path, like)
+
+    def save(self, path: str | Path) -> None:
+        """To a lipkit file, without the initial weights' recipe; `lipkit.Ticket` keeps both."""
+        from .tickets import save_mask
+
+        save_mask(self, path)
+
+    # --- set algebra and controls ---------------------------------------------------------
+
+    def __and__(self, other: Mask) -> Mask:
+        self._check_same_layers(other)
+        return Mask({n: m & other._keep[n] for n, m in self._keep.items()})
+
+    def __or__(self, other: Mask) -> Mask:
+        self._check_same_layers(other)
+        return Mask({n: m | other._keep[n] for n, m in self._keep.items()})
+
+    def overlap(self, other: Mask) -> Overlap:
+        """Weights kept by both, and how many chance would give with these layer densities."""
+        common = (self & other).kept
+        theirs = other.per_layer()
+        pairs = ((a, theirs[n]) for n, a in self.per_layer().items())
+        return Overlap(common, sum(a.kept * b.kept / a.total for a, b in pairs))
+
+    def shuffled(self, seed: int, within: str = "layer") -> Mask:
+        """Same counts, other positions: shuffled within each layer, or within each filter.
+
+        Within a layer it equals, in law, `same_density_random`. Within a filter every output
+        channel keeps its number of weights too, so that no channel is emptied by the shuffle.
+        """
+        if within not in ("layer", "filter"):
+            raise InputError(f"within must be 'layer' or 'filter', got {within!r}")
+        draw = torch.Generator().manual_seed(seed)
+        out = {}
+        for name, m in self._keep.items():
+            rows = m.reshape(1, -1) if within == "layer" or m.ndim == 1 else m.flatten(1)
+            order = torch.rand(rows.shape, generator=draw, dtype=torch.float64).argsort(dim=1)
+            out[name] = rows.gather(1, order).reshape(m.shape)
+        return Mask(out)
+
+    def same_density_random(self, seed: int) -> Mask:
+        """A fresh random mask that keeps in each layer as many weights as this one."""
+        draw = torch.Generator().manual_seed(seed)
+        out = {}
+        for name, m in self._keep.items():
+            chosen = torch.randperm(m.numel(), generator=draw)[: int(m.sum())]
+            flat = torch.zeros(m.numel(), dtype=torch.bool)
+            flat[chosen] = True
+            out[name] = flat.reshape(m.shape)
+        return Mask(out)
+
+    # --- use ------------------------------------------------------------------------------
+
+    def pairs(self, net: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
+        """Each covered parameter of `net` with its mask as numbers of its type, on its device."""
+        parameters = dict(net.named_parameters())
+        for name, m in self._keep.items():
+            if name not in parameters:
+                raise InputError(
+                    f"the mask covers {name!r}, which this network does not have; "
+                    "it belongs to another network"
+                )
+            if parameters[name].shape != m.shape:
+                raise InputError(
+                    f"the mask of {name!r} has shape {tuple(m.shape)}, the network's weights "
+                    f"{tuple(parameters[name].shape)}; it belongs to another width or depth"
+                )
+        # same memory layout as the weights: they are multiplied at every step
+        return [
+            (parameters[n], torch.empty_like(parameters[n]).copy_(m)) for n, m in self._keep.items()
+        ]
+
+    def apply(self, net: nn.Module) -> nn.Module:
+        """Set the pruned weights of `net` to zero, in place."""
+        with torch.no_grad():
+            for parameter, m in self.pairs(net):
+                parameter.mul_(m)
+        return net
+
+    def warn_if_collapsed(self) -> None:
+        """Warn, by name, of convolutions that lost every weight."""
+        empty = self.collapsed()
+        if empty:
+            names = ", ".join(empty[:4]) + (", ..." if len(empty) > 4 else "")
+            warnings.warn(
+                f"layer collapse: {len(empty)} of {len(self._keep)} layers keep no weight ({names}); "
+                "no signal passes through them",
+                LayerCollapseWarning,
+                stacklevel=3,
+            )
+
+    def _check_same_layers(self, other: Mask) -> None:
+        mine = {n: m.shape for n, m in self._keep.items()}
+        if mine != {n: m.shape for n, m in other._keep.items()}:
+            raise InputError(
+                "the two masks cover different parameters or shapes; they belong to different "
+                "networks or scopes"
+            )
+
+
+def covered(net: nn.Module, scope: str) -> list[tuple[str, nn.Parameter]]:
+    """The parameters in a scope: the weights of convolutions ("conv") or every one ("all").
+
+    >>> from lipkit.models import build
+    >>> [name for name, _ in covered(build("deep-decoder", levels=1, width=2), "conv")]
+    ['conv0.weight', 'conv1.weight', 'head.weight']
+    """
+    if scope not in SCOPES:
+        raise InputError(f"scope must be one of {', '.join(SCOPES)}, got {scope!r}")
+    return [(n, p) for n, p in net.named_parameters() if scope == "all" or p.ndim > 1]
+
+
+def checked_density(density: float) -> float:
+    """The density as a float, or a clear error.
+
+    >>> checked_density(0.05)
+    0.05
+    """
+    number = isinstance(density, (int, float)) and not isinstance(density, bool)
+    if not number or not 0 < density <= 1:
+        raise InputError(
+            "density is the fraction of weights kept and must be above 0 and at most 1 "
+            f"(0.05 keeps 5 %), got {density!r}"
+        )
+    return float(density)
+
+
+def count(density: float, total: int) -> int:
+    """How many of `total` weights a density keeps: rounded down, as the published code does.
+
+    >>> count(0.05, 3_008_867), count(0.29, 100)
+    (150443, 29)
+    """
+    return int(density * total + 1e-6)  # the small term undoes 0.29 * 100 = 28.999...
+
+
+def _top_of(
+    group: Iterable[str], scores: Mapping[str, Tensor], allowed: Mapping[str, Tensor], density: float
+) -> dict[str, Tensor]:
+    group = list(group)
+    flat = torch.cat([scores[n].detach().flatten().cpu().double() for n in group])
+    open_ = torch.cat([allowed[n].flatten().cpu() for n in group])
+    keep_count = count(density, flat.numel())
+    if keep_count == 0:
+        raise InputError(f"density {density} keeps none of {flat.numel():,} weights; use a higher one")
+    if keep_count > int(open_.sum()):
+        raise InputError(
+            f"density {density} would keep {keep_count:,} weights, but only {int(open_.sum()):,} "
+            "are left unpruned; pruned weights never come back"
+        )
+    # stable: equal scores keep their order, so that the count is exact and the choice repeatable
+    order = torch.where(open_, flat, -torch.inf).argsort(descending=True, stable=True)
+    chosen = torch.zeros(flat.numel(), dtype=torch.bool)
+    chosen[order[:keep_count]] = True
+    parts = chosen.split([scores[n].numel() for n in group])
+    return {n: part.reshape(scores[n].shape) for n, part in zip(group, parts, strict=True)}

@@ -1,0 +1,60 @@
+"""The deep decoder: 1x1 convolutions and upsampling, fewer weights than pixels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .hourglass import _check_positive
+
+
+class DeepDecoder(nn.Module):
+    """`levels` upsamplings by two, `levels` + 1 hidden 1x1 convolutions of equal `width`.
+
+    >>> net = DeepDecoder(levels=3, width=16)
+    >>> net(torch.rand(1, 16, 4, 5)).shape
+    torch.Size([1, 3, 32, 40])
+    """
+
+    def __init__(
+        self,
+        levels: int = 5,
+        width: int = 128,
+        out_channels: int = 3,
+        upsample_first: bool = True,
+        sigmoid: bool = True,
+    ) -> None:
+        super().__init__()
+        _check_positive(levels=levels, width=width, out_channels=out_channels)
+        self.levels, self.upsample_first, self.sigmoid = levels, upsample_first, sigmoid
+        for i in range(levels + 1):
+            self.add_module(f"conv{i}", nn.Conv2d(width, width, 1, bias=False))
+            self.add_module(f"norm{i}", nn.BatchNorm2d(width))
+        self.head = nn.Conv2d(width, out_channels, 1, bias=False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = z
+        for i in range(self.levels + 1):
+            if not self.upsample_first and i > 0:
+                x = self._double(x)
+            x = self._modules[f"conv{i}"](x)
+            if self.upsample_first and i < self.levels:
+                x = self._double(x)
+            x = self._modules[f"norm{i}"](F.relu(x))
+        x = self.head(x)
+        return torch.sigmoid(x) if self.sigmoid else x
+
+    @staticmethod
+    def _double(x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+    def output_side(self, side: int) -> int | None:
+        """Length of the output for a code made for a picture of this length."""
+        return 2**self.levels * self.input_side(side)
+
+    def input_side(self, side: int) -> int:
+        """Length of the input code for a picture of this length."""
+        # batch norm needs more than one value a channel, also before the first upsampling
+        least = 1 if self.upsample_first else 2
+        return max(side // 2**self.levels, least)

@@ -1,0 +1,46 @@
+"""Several fits side by side on one machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def parallel(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int | None = None,
+    label: str = "fits",
+) -> list[Result]:
+    """`[function(item) for item in items]`, as many at a time as torch has threads.
+
+    Small networks use one core each far better than all cores together: two fits on two cores
+    end sooner side by side than one after the other. Results come in the order of the items, and
+    every fit runs single-threaded, so that its bits do not depend on its neighbours.
+
+    >>> parallel(lambda seed: seed**2, [1, 2, 3])
+    [1, 4, 9]
+    """
+    from tqdm import tqdm
+
+    items, threads = list(items), torch.get_num_threads()
+    allowed = int(os.environ.get("OMP_NUM_THREADS", threads))
+    workers = max(1, min(workers or allowed, len(items)))
+    if torch.cuda.is_available():
+        workers = 1  # one GPU is busy with one fit at a time
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(workers)
+    try:
+        futures = [pool.submit(function, item) for item in items]
+        return [future.result() for future in tqdm(futures, desc=label, leave=False)]
+    finally:
+        # on an error or an interrupt: start no more, and do not wait for those that run
+        pool.shutdown(wait=False, cancel_futures=True)
+        torch.set_num_threads(threads)

@@ -1,0 +1,291 @@
+"""Forward operators: what a camera or scanner does to a picture.
+
+Every operator has `A`, its adjoint `A_adjoint`, and `measure`, which applies `A` and adds noise.
+Pictures are [C, H, W] or [N, C, H, W]. The names are those of deepinv, whose operators therefore
+work wherever ours do; `lipkit.testing` checks the laws for operators of your own.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import InputError
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """White noise of standard deviation `sigma` on the [0, 1] scale, clipped to it by default.
+
+    >>> Gaussian(0.1)(torch.zeros(1, 2, 2), torch.Generator().manual_seed(0)).shape
+    torch.Size([1, 2, 2])
+    """
+
+    sigma: float
+    clip: bool = True
+
+    def __post_init__(self) -> None:
+        if not _is_number(self.sigma) or self.sigma < 0:
+            raise InputError(
+                f"sigma is a standard deviation on the [0, 1] scale (25/255 is usual) and must be "
+                f"at least 0, got {self.sigma!r}"
+            )
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        noisy = x + self.sigma * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        return noisy.clamp(0, 1) if self.clip else noisy
+
+
+@dataclass(frozen=True)
+class Poisson:
+    """Photon noise: counts of mean `peak` at full white, scaled back to [0, 1].
+
+    >>> Poisson(peak=30)(torch.full((1, 2, 2), 0.5), torch.Generator().manual_seed(0)).shape
+    torch.Size([1, 2, 2])
+    """
+
+    peak: float
+    clip: bool = True
+
+    def __post_init__(self) -> None:
+        if not _is_number(self.peak) or self.peak <= 0:
+            raise InputError(f"peak is a photon count and must be above 0, got {self.peak!r}")
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        noisy = torch.poisson(x.clamp_min(0) * self.peak, generator=generator) / self.peak
+        return noisy.clamp(0, 1) if self.clip else noisy
+
+
+@dataclass(frozen=True)
+class SaltAndPepper:
+    """A fraction `amount` of the pixels turned black or white, all channels of a pixel together.
+
+    >>> SaltAndPepper(1.0)(torch.full((3, 2, 2), 0.5), torch.Generator().manual_seed(0)).unique()
+    tensor([0., 1.])
+    """
+
+    amount: float
+
+    def __post_init__(self) -> None:
+        if not _is_number(self.amount) or not 0 <= self.amount <= 1:
+            raise InputError(f"amount is a fraction of the pixels, 0 to 1, got {self.amount!r}")
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        hit = torch.rand(x.shape[-2:], generator=generator) < self.amount
+        white = torch.rand(x.shape[-2:], generator=generator) < 0.5
+        return torch.where(hit, white.to(x.dtype), x)
+
+
+Noise = Gaussian | Poisson | SaltAndPepper
+
+
+class Operator:
+    """A linear operator with optional noise; subclasses give `A` and `A_adjoint`."""
+
+    noise: Noise | None = None
+
+    def A(self, x: Tensor) -> Tensor:  # noqa: N802  the field's name
+        """The clean measurement of a picture."""
+        raise NotImplementedError
+
+    def A_adjoint(self, y: Tensor) -> Tensor:  # noqa: N802
+        """The adjoint: <A(x), y> = <x, A_adjoint(y)>."""
+        raise NotImplementedError
+
+    def measure(self, x: Tensor, seed: int = 0) -> Tensor:
+        """A noisy measurement; the same seed gives the same noise on every device."""
+        if not isinstance(x, Tensor) or not (x.is_floating_point() or x.is_complex()):
+            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(
+                f"the picture to measure must be a floating-point tensor in [0, 1], got {kind}; "
+                "lipkit.data.image makes one from a file or an array"
+            )
+        y = self._clean(x)
+        if self.noise is None:
+            return y
+        generator = torch.Generator().manual_seed(seed)
+        return self.noise(y.cpu(), generator).to(y)
+
+    def _clean(self, x: Tensor) -> Tensor:
+        return self.A(x)
+
+    __call__ = measure
+
+
+class Denoise(Operator):
+    """The picture itself plus noise.
+
+    >>> Denoise(sigma=25 / 255).measure(torch.zeros(3, 8, 8), seed=0).shape
+    torch.Size([3, 8, 8])
+    >>> noisy = Denoise(noise=Poisson(peak=30)).measure(torch.rand(3, 8, 8))
+    """
+
+    def __init__(self, sigma: float = 25 / 255, noise: Noise | None = None) -> None:
+        self.noise = Gaussian(sigma) if noise is None else noise
+
+    def A(self, x: Tensor) -> Tensor:
+        return x
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        return y
+
+
+class Inpaint(Operator):
+    """Pixels where `mask` is 0 are lost (set to 0), the others are kept.
+
+    The mask is [H, W] or [1, H, W] for all channels, or [C, H, W] for each its own.
+
+    >>> op = Inpaint.random((3, 8, 8), density=0.5, seed=0)
+    >>> op.A(torch.ones(3, 8, 8)).mean() < 1
+    tensor(True)
+    """
+
+    def __init__(self, mask: Tensor | np.ndarray, noise: Noise | None = None) -> None:
+        mask = torch.as_tensor(mask)
+        if mask.ndim not in (2, 3) or mask.numel() == 0:
+            raise InputError(f"an inpainting mask is [H, W] or [C, H, W], got shape {tuple(mask.shape)}")
+        if mask.is_complex() or not bool(((mask == 0) | (mask == 1)).all()):
+            raise InputError(
+                "an inpainting mask holds only 0 (lost) and 1 (kept); "
+                "lipkit.data.mask reads and thresholds one from a picture"
+            )
+        self.mask = mask.float() if mask.ndim == 3 else mask.float()[None]
+        self.noise = noise
+
+    @classmethod
+    def random(
+        cls,
+        shape: tuple[int, int, int],
+        density: float = 0.5,
+        per_channel: bool = False,
+        seed: int = 0,
+        noise: Noise | None = None,
+    ) -> Inpaint:
+        """Keep each pixel, or with `per_channel` each value, with probability `density`.
+
+        >>> Inpaint.random((3, 8, 8), density=0.5, per_channel=True).mask.shape
+        torch.Size([3, 8, 8])
+        """
+        if not _is_number(density) or not 0 < density < 1:
+            raise InputError(f"density is the fraction of pixels kept, between 0 and 1, got {density!r}")
+        channels, height, width = shape
+        generator = torch.Generator().manual_seed(seed)
+        shape = (channels if per_channel else 1, height, width)
+        return cls(torch.rand(shape, generator=generator) < density, noise)
+
+    def A(self, x: Tensor) -> Tensor:
+        mask = self.mask
+        if mask.shape[-2:] != x.shape[-2:] or mask.shape[0] not in (1, x.shape[-3]):
+            raise InputError(
+                f"the inpainting mask is {tuple(mask.shape)}, the picture {tuple(x.shape[-3:])}; "
+                "they must agree in height and width, and in channels unless the mask has one"
+            )
+        if mask.device != x.device or mask.dtype != x.dtype:
+            with torch.inference_mode(False):  # it is kept, and a later call may need gradients
+                self.mask = mask = mask.to(x.device, x.dtype)  # moved once, not at every step
+        return x * mask
+
+    A_adjoint = A
+
+
+class SuperResolution(Operator):
+    """Lanczos downsampling by 2, 4 or 8, exactly as the published deep image prior does it.
+
+    `source="pil"` measures with Pillow's antialiased Lanczos-3, as the papers made their data:
+    the data then do not quite fit the model, and the noise-free fit has a floor.
+
+    >>> SuperResolution(4).A(torch.rand(3, 64, 48)).shape
+    torch.Size([3, 16, 12])
+    """
+
+    def __init__(
+        self,
+        factor: int,
+        kernel: str = "lanczos2",
+        source: str = "operator",
+        noise: Noise | None = None,
+    ) -> None:
+        if factor not in (2, 4, 8):
+            raise InputError(f"factor must be 2, 4 or 8, got {factor!r}")
+        if kernel not in ("lanczos2", "lanczos3"):
+            raise InputError(f"kernel must be lanczos2 or lanczos3, got {kernel!r}")
+        if source not in ("operator", "pil"):
+            raise InputError(f"source must be operator or pil, got {source!r}")
+        self.factor, self.kernel, self.source, self.noise = factor, kernel, source, noise
+
+    def A(self, x: Tensor) -> Tensor:
+        height, width = self._checked_sides(x)
+        return self._rows(height, x) @ x @ self._rows(width, x).mT
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        height, width = (self.factor * s for s in y.shape[-2:])
+        return self._rows(height, y).mT @ y @ self._rows(width, y)
+
+    def _clean(self, x: Tensor) -> Tensor:
+        self._checked_sides(x)
+        return self.A(x) if self.source == "operator" else _pil_reduce(x, self.factor)
+
+    def _checked_sides(self, x: Tensor) -> tuple[int, int]:
+        height, width = x.shape[-2:]
+        if height % self.factor or width % self.factor:
+            raise InputError(
+                f"a picture of {height}x{width} cannot be reduced by {self.factor}; "
+                f"crop its sides to multiples of {self.factor}"
+            )
+        return height, width
+
+    def _rows(self, side: int, like: Tensor) -> Tensor:
+        return _reduction(side, self.factor, int(self.kernel[-1]), like.dtype, like.device)
+
+
+@functools.lru_cache(maxsize=16)
+def _reduction(side: int, factor: int, lobes: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The one-dimensional downsampling as a matrix [side / factor, side].
+
+    The two-dimensional kernel is a product of two of these, and a matrix gives the adjoint with
+    the replicated border for free.
+    """
+    taps = lanczos_taps(factor, lobes)
+    reach = (len(taps) - factor) // 2
+    matrix = np.zeros((side // factor, side))
+    for row in range(side // factor):
+        columns = np.clip(row * factor - reach + np.arange(len(taps)), 0, side - 1)
+        np.add.at(matrix[row], columns, taps)  # repeated columns are the replicated border
+    with torch.inference_mode(False):  # it is kept, and a later call may need gradients
+        return torch.tensor(matrix, dtype=dtype, device=device)
+
+
+def lanczos_taps(factor: int, lobes: int = 2) -> np.ndarray:
+    """Normalized half-pixel Lanczos kernel; `2 * lobes * factor` values.
+
+    >>> lanczos_taps(4).round(5)[:8].tolist()
+    [-0.00107, -0.00975, -0.02038, -0.01488, 0.02459, 0.09866, 0.18312, 0.23971]
+    """
+    length = 2 * lobes * factor
+    t = (np.arange(length) + 0.5 - length / 2) / factor
+    taps = np.sinc(t) * np.sinc(t / lobes)
+    return taps / taps.sum()
+
+
+def _pil_reduce(x: Tensor, factor: int) -> Tensor:
+    from PIL import Image
+
+    height, width = (s // factor for s in x.shape[-2:])
+    planes = [
+        np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.LANCZOS))
+        for plane in x.reshape(-1, *x.shape[-2:]).float().cpu().numpy()
+    ]
+    return torch.from_numpy(np.stack(planes)).reshape(*x.shape[:-2], height, width).to(x)
+
+
+def _is_number(value: object) -> bool:
+    return (
+        isinstance(value, (int, float, np.integer, np.floating))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )

@@ -1,0 +1,85 @@
+"""Tables of results: mean and spread over seeds, in a notebook and as text."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from .errors import InputError
+
+Cell = float | int | str | None
+
+
+class Table:
+    """Rows of equal columns, shown as HTML in a notebook.
+
+    >>> print(Table(["network", "PSNR"], [["dense", "24.1 ± 0.2"]]))
+    network  PSNR
+    dense    24.1 ± 0.2
+    """
+
+    def __init__(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        if any(len(row) != len(columns) for row in rows):
+            raise InputError(f"every row needs {len(columns)} cells: {', '.join(columns)}")
+        self.columns = list(columns)
+        self.rows = [[_text(cell) for cell in row] for row in rows]
+
+    def __str__(self) -> str:
+        lines = [self.columns, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
+        return "\n".join(
+            "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        )
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{escape(c)}</th>" for c in self.columns)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in self.rows
+        )
+        return (
+            f'<table class="results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        )
+
+
+def summary(
+    rows: Sequence[Mapping[str, Cell]], by: str, columns: Mapping[str, str] | Sequence[str]
+) -> Table:
+    """One line for each value of `by`: mean ± standard deviation of the other columns.
+
+    `columns` names what to show, or maps a name to a format such as ".2f".
+
+    >>> rows = [{"network": "dense", "PSNR": 24.0}, {"network": "dense", "PSNR": 25.0}]
+    >>> print(summary(rows, "network", {"PSNR": ".1f"}))
+    network  n  PSNR
+    dense    2  24.5 ± 0.7
+    """
+    formats = dict(columns) if isinstance(columns, Mapping) else dict.fromkeys(columns, ".2f")
+    groups: dict[Cell, list[Mapping[str, Cell]]] = {}
+    for row in rows:
+        groups.setdefault(row[by], []).append(row)
+    body = [
+        [name, len(group), *(_mean([r.get(c) for r in group], f) for c, f in formats.items())]
+        for name, group in groups.items()
+    ]
+    return Table([by, "n", *formats], body)
+
+
+def _mean(values: Sequence[Cell], form: str) -> str:
+    numbers = [float(v) for v in values if v is not None and v == v]
+    if not numbers:
+        return "–"
+    mean = format(statistics.fmean(numbers), form)
+    if len(numbers) < 2:
+        return mean
+    spread = statistics.stdev(numbers)
+    return f"{mean} ± {format(spread, form)}" if spread else mean
+
+
+def _text(cell: Cell) -> str:
+    if cell is None:
+        return "–"
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
