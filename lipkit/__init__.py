@@ -15,7 +15,10 @@ from .prior import Prior
 
 # The rest is loaded on first use, so that `import lipkit` costs little more than `import torch`.
 _LAZY_OBJECTS = {"Ticket": "tickets", "Reconstructor": "reconstructor"}
-_LAZY_MODULES = "book chapter data find masks plots prior tables testing tickets widgets".split()
+_LAZY_MODULES = (
+    "book", "chapter", "data", "find", "masks", "plots", "prior", "tables", "testing", "tickets",
+    "widgets",
+)  # fmt: skip
 
 __all__ = [
     "EMA",

@@ -11,6 +11,7 @@ import platform
 import sys
 import time
 from html import escape
+from inspect import formatannotation
 from itertools import takewhile
 from typing import Any
 
@@ -64,12 +65,12 @@ class Chapter:
 
     def _repr_html_(self) -> str:
         values = {**self._values, "device": self.device}
-        head = "".join(f"<th>{escape(name)}</th>" for name in values)
-        body = "".join(f"<td>{escape(_short(value, str))}</td>" for value in values.values())
-        return (
-            '<table class="chapter-parameters">'
-            f"<thead><tr>{head}</tr></thead><tbody><tr>{body}</tr></tbody></table>"
-        )
+        items = (
+            f"<span>{escape(name)}&nbsp;<b>{escape(_short(value, str))}</b></span>"
+            for name, value in values.items()
+        )  # one line where there is room, more on a phone
+        style = "display:flex;flex-wrap:wrap;gap:0.1rem 1.4rem"
+        return f'<div class="chapter-parameters" style="{style}">{"".join(items)}</div>'
 
     def check(self, name: str, ok: bool, detail: str = "", always: bool = False) -> None:
         """Print whether `ok` holds; a check that is judged and fails stops the chapter."""
@@ -129,7 +130,7 @@ def start(namespace: dict[str, Any], /, **profiles: dict[str, Any]) -> Chapter:
     >>> p.steps
     40
     """
-    known, given = _history(namespace.get("In", []))
+    known, given = _history(namespace)
     _check_tables(known, profiles)
     values = {name: namespace.get(name, parameter.value) for name, parameter in known.items()}
     values = checked(known, values | {name: namespace.get(name) for name in given})
@@ -146,17 +147,26 @@ def start(namespace: dict[str, Any], /, **profiles: dict[str, Any]) -> Chapter:
     return Chapter(values, judged=values["profile"] != "smoke" and not changed)
 
 
-def _history(cells: list[str]) -> tuple[dict[str, Parameter], list[str]]:
+def _history(namespace: dict[str, Any]) -> tuple[dict[str, Parameter], list[str]]:
     """What the last `parameters` cell that was run declares, and the names set right after it."""
+    cells = namespace.get("In", [])
     begins = [i for i, cell in enumerate(cells) if cell.lstrip().startswith("# parameters")]
-    if not begins:
+    if begins:
+        after = takewhile(lambda cell: "chapter.start(" not in cell, cells[begins[-1] + 1 :])
+        names = [name for cell in after for name in assigned(cell)]
+        return declared(cells[begins[-1]]), list(dict.fromkeys(names))
+    annotated = namespace.get("__annotations__", {})
+    if "profile" not in annotated:
         raise Error(
             "lipkit.chapter.start needs a notebook whose parameters cell has been run: "
             "a cell that begins with '# parameters'"
         )
-    after = takewhile(lambda cell: "chapter.start(" not in cell, cells[begins[-1] + 1 :])
-    names = [name for cell in after for name in assigned(cell)]
-    return declared(cells[begins[-1]]), list(dict.fromkeys(names))
+    # some programs run notebooks without keeping what was run; they inject nothing either
+    known = {
+        name: Parameter(name, formatannotation(kind), repr(namespace[name]), namespace[name])
+        for name, kind in annotated.items()
+    }
+    return known, []
 
 
 def _check_tables(known: dict[str, Parameter], profiles: dict[str, dict[str, Any]]) -> None:

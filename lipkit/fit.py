@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from . import metrics
 from .checkpoint import load_checkpoint, save_checkpoint, signature
 from .errors import Error, InputError
+from .inputs import check_parts, check_picture, check_shapes, is_number, is_whole
+from .interrupt import held_interrupts
 from .masks import Mask
 from .prior import Prior
 
@@ -30,7 +32,7 @@ class EMA:
     weight: float = 0.99
 
     def __post_init__(self) -> None:
-        if not 0 < self.weight < 1:
+        if not is_number(self.weight) or not 0 < self.weight < 1:
             raise InputError(f"the weight of an EMA lies between 0 and 1, got {self.weight!r}")
 
     def update(self, mean: Tensor, count: int, step: int, x: Tensor) -> tuple[Tensor, int]:
@@ -45,7 +47,7 @@ class PosteriorMean:
     every: int = 50
 
     def __post_init__(self) -> None:
-        if self.burn_in < 0 or self.every < 1:
+        if not is_whole(self.burn_in) or not is_whole(self.every, least=1):
             raise InputError(f"a posterior mean needs burn_in >= 0 and every >= 1, got {self}")
 
     def update(self, mean: Tensor, count: int, step: int, x: Tensor) -> tuple[Tensor, int]:
@@ -83,6 +85,7 @@ class Fit:
     reason: str
     seconds: float
     net: nn.Module
+    interrupted: bool = False
 
     def __repr__(self) -> str:
         c, h, w = self.image.shape
@@ -136,12 +139,17 @@ def fit(
     (torch.Size([3, 16, 16]), 20, 'all 20 steps are done')
     """
     settings = _Settings(
-        steps, lr, input_noise, EMA(average) if isinstance(average, float) else average,
+        steps, lr, input_noise, EMA(average) if is_number(average) else average,
         stop, langevin, weight_decay, backtrack, every, seed, precision,
     )  # fmt: skip
     settings.check()
-    run = _Run(prior, op, _checked_measurement(y), mask, settings, reference)
-    return run.go(callback, checkpoint, progress)
+    check_parts(prior, op, mask, callback)
+    check_picture("measurement", y)
+    if reference is not None:
+        check_picture("reference", reference)
+    with torch.inference_mode(False), torch.enable_grad():  # wherever it is called from
+        run = _Run(prior, op, y, mask, settings, reference)
+        return run.go(callback, checkpoint, progress)
 
 
 @dataclass(frozen=True)
@@ -161,15 +169,22 @@ class _Settings:
     def check(self) -> None:
         for name in ("steps", "every"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not is_whole(value, least=1):
                 raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if not is_whole(self.seed):
+            raise InputError(f"seed must be a whole number of at least 0, got {self.seed!r}")
         for name in ("input_noise", "langevin", "weight_decay"):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+            if not is_number(value, least=0):
                 raise InputError(f"{name} must be a number of at least 0, got {value!r}")
-        if not isinstance(self.lr, (int, float)) or not 0 < self.lr < float("inf"):
+        if not is_number(self.lr, least=0) or self.lr == 0:
             raise InputError(f"lr must be a number above 0, got {self.lr!r}")
-        if self.backtrack is not None and not self.backtrack > 0:
+        if self.average is not None and not isinstance(self.average, (EMA, PosteriorMean)):
+            raise InputError(
+                "average must be a weight between 0 and 1, an EMA or a PosteriorMean, "
+                f"got {self.average!r}"
+            )
+        if self.backtrack is not None and not (is_number(self.backtrack) and self.backtrack > 0):
             raise InputError(f"backtrack is a drop in dB above 0, got {self.backtrack!r}")
         if self.precision not in PRECISIONS:
             raise InputError(
@@ -179,20 +194,8 @@ class _Settings:
             raise InputError(f"stop must be a rule of lipkit.stop such as WMV(), got {self.stop!r}")
 
 
-def _checked_measurement(y: Tensor) -> Tensor:
-    if not isinstance(y, Tensor) or not (y.is_floating_point() or y.is_complex()):
-        kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
-        raise InputError(
-            f"the measurement must be a floating-point tensor, got {kind}; "
-            "lipkit.data.image makes one from a file or an array"
-        )
-    if not bool(torch.isfinite(y).all()):
-        raise InputError("the measurement holds NaN or infinite values; clean or mask them first")
-    return y
-
-
 class _Run:
-    """One fit under way: all that changes from step to step, so that it can be saved and resumed."""
+    """One fit under way: all that changes from step to step, to be saved and resumed."""
 
     def __init__(self, prior, op, y, mask, settings: _Settings, reference) -> None:
         self.s, self.op, self.prior = settings, op, prior.clone()
@@ -205,9 +208,7 @@ class _Run:
         if mask is not None:
             mask.apply(self.prior.net)
             self.pairs = mask.pairs(self.prior.net)
-        self.reference = None
-        if reference is not None:
-            self.reference = reference.detach().to(device).reshape(reference.shape[-3:])
+        self.reference = None if reference is None else reference.detach().to(device)
         parameters = list(self.prior.net.parameters())
         self.adam = torch.optim.Adam(
             parameters, settings.lr, weight_decay=settings.weight_decay, fused=True
@@ -219,7 +220,9 @@ class _Run:
         self.oracle: dict[str, Tensor] = {}
         self.good: dict[str, Tensor] = {}
         self.rows: list[list[Tensor | float]] = []
-        self.x = torch.zeros((), device=device)
+        self.x = self.predicted = torch.zeros((), device=device)
+        self.interrupted = False
+        self.whole = True  # False in the middle of a step, when nothing must be saved
 
     def go(self, callback, checkpoint, progress: bool) -> Fit:
         from tqdm import tqdm
@@ -227,33 +230,45 @@ class _Run:
         if checkpoint is not None:
             load_checkpoint(self, Path(checkpoint))
         start, saved = time.perf_counter() - self.seconds, time.perf_counter()
-        bar = tqdm(total=self.s.steps, initial=self.step, disable=not progress, leave=False)
+        silent = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
+        bar = tqdm(total=self.s.steps, initial=self.step, leave=False, **silent)
         try:
-            while self.step < self.s.steps and not self.reason:
-                loss = self._advance()
-                self.reason = self._rule_fired()
-                if self.step % self.s.every == 0 or self.step == self.s.steps or self.reason:
-                    self._measure(loss)
-                    bar.update(self.step - bar.n)
-                    self.seconds = time.perf_counter() - start
-                    if callback is not None and not self.reason and callback(self._snapshot()):
-                        self.reason = f"the callback asked to stop at step {self.step}"
-                    if checkpoint is not None and time.perf_counter() - saved > 30:
-                        save_checkpoint(self, Path(checkpoint))
-                        saved = time.perf_counter()
+            with held_interrupts() as release:
+                while self.step < self.s.steps and not self.reason:
+                    if self._step_and_measure():
+                        bar.update(self.step - bar.n)
+                        self.seconds = time.perf_counter() - start
+                        if callback is not None and not self.reason and callback(self._snapshot()):
+                            self.reason = f"the callback asked to stop at step {self.step}"
+                        if checkpoint is not None and time.perf_counter() - saved > 30:
+                            save_checkpoint(self, Path(checkpoint))
+                            saved = time.perf_counter()
+                    release()
+            self._check_finite(self.rows[-1])
         except KeyboardInterrupt:
             if self.x.ndim == 0:
                 raise
-            interrupted = f"interrupted at step {self.step} of {self.s.steps}"
-        else:
-            interrupted = ""
+            self.interrupted = True
         finally:
             bar.close()
         self.seconds = time.perf_counter() - start
-        if checkpoint is not None:
+        if checkpoint is not None and self.whole:
             save_checkpoint(self, Path(checkpoint))
-        self.reason = interrupted or self.reason or f"all {self.s.steps} steps are done"
+        if self.interrupted:
+            self.reason = f"interrupted at step {self.step} of {self.s.steps}"
+        self.reason = self.reason or f"all {self.s.steps} steps are done"
         return self._result()
+
+    def _step_and_measure(self) -> bool:
+        """One step, and the stop rule's word on it; whether it was one that is measured."""
+        self.whole = False
+        loss = self._advance()
+        self.reason = self._rule_fired()
+        due = self.step % self.s.every == 0 or self.step == self.s.steps or bool(self.reason)
+        if due:
+            self._measure(loss)
+        self.whole = True
+        return due
 
     def _advance(self) -> Tensor:
         """One step: output, loss, gradients of the kept weights, Adam, Langevin noise."""
@@ -276,7 +291,8 @@ class _Run:
         if s.langevin:
             self._add_langevin_noise()
         self.step += 1
-        self.x = x.detach()
+        # in one memory layout, here and in a checkpoint: it decides the last bit of every mean
+        self.x = x.detach().contiguous()
         if s.average is not None:
             self.mean, self.mean_count = s.average.update(
                 self.mean, self.mean_count, self.step, self.x
@@ -285,14 +301,10 @@ class _Run:
 
     def _loss(self, x: Tensor) -> Tensor:
         predicted = self.op.A(x)
-        y = self.y
-        if self.step == 0 and y.shape != predicted.shape and y.shape != predicted.shape[1:]:
-            raise InputError(
-                f"the measurement has shape {tuple(y.shape)}, but the operator makes "
-                f"{tuple(predicted.shape[1:])} of the prior's pictures {tuple(x.shape[1:])}; "
-                "build the prior for the size and channels of the picture that was measured"
-            )
-        error = predicted - y
+        self.predicted = predicted.detach()
+        if self.step == 0:
+            check_shapes(x, predicted, self.y, self.reference)
+        error = predicted - self.y
         return (error.abs().square() if error.is_complex() else error.square()).mean()
 
     def _look_back(self, loss: Tensor) -> None:
@@ -339,15 +351,10 @@ class _Run:
         nan = torch.full_like(loss, torch.nan)
         row = [float(self.step), loss, nan, nan, nan]
         if self.reference is not None:
-            if image.shape[-3:] != self.reference.shape:
-                raise InputError(
-                    f"the reference has shape {tuple(self.reference.shape)}, the picture "
-                    f"{tuple(image.shape[-3:])}; give the clean picture of that size"
-                )
-            psnr = metrics.psnr_tensor(image[0], self.reference)
-            raw = psnr if image is self.x else metrics.psnr_tensor(self.x[0], self.reference)
+            psnr = metrics.psnr_tensor(image, self.reference)
+            raw = psnr if image is self.x else metrics.psnr_tensor(self.x, self.reference)
             small = min(image.shape[-2:]) < 11
-            row[2:] = [psnr, nan if small else metrics.ssim_tensor(image[0], self.reference), raw]
+            row[2:] = [psnr, nan if small else metrics.ssim_tensor(image, self.reference), raw]
             if not self.oracle:
                 self.oracle = {"psnr": psnr.clone(), "image": image.clone()}
             better = psnr > self.oracle["psnr"]
@@ -356,8 +363,6 @@ class _Run:
         self.rows.append(row)
         if len(self.rows) > 1:  # the row before this one is long computed: nothing waits
             self._check_finite(self.rows[-2])
-        if self.step == self.s.steps:
-            self._check_finite(row)
 
     def _check_finite(self, row: list) -> None:
         if not np.isfinite(float(row[1])):
@@ -371,7 +376,9 @@ class _Run:
 
     def _snapshot(self) -> Snapshot:
         step, loss, psnr, ssim, _ = (float(v) for v in self.rows[-1])
-        return Snapshot(int(step), loss, self._estimate()[0].cpu(), psnr, ssim)
+        # a copy: the average is updated in place
+        image = self._estimate()[0].to("cpu", copy=True)
+        return Snapshot(int(step), loss, image, psnr, ssim)
 
     def _autocast(self):
         if self.s.precision != "bf16":
@@ -386,5 +393,6 @@ class _Run:
         history["step"] = history["step"].astype(np.int64)
         best = self.oracle["image"][0].cpu() if self.oracle else None
         return Fit(
-            image[0].cpu(), best, history, self.step, self.reason, self.seconds, self.prior.net
-        )
+            image[0].cpu(), best, history, self.step, self.reason, self.seconds,
+            self.prior.net, self.interrupted,
+        )  # fmt: skip

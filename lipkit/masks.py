@@ -170,8 +170,8 @@ class Mask:
             raise InputError(f"the scores of {bad[0]!r} are not all finite; nothing can be ranked")
         allowed = {n: torch.ones_like(s, dtype=torch.bool) for n, s in scores.items()}
         if within is not None:
-            within._check_same_layers(Mask(allowed))
-            allowed = within._keep
+            _check_covers(within, scores)
+            allowed = {n: within._keep[n] for n in scores}
         groups = [[n] for n in scores] if per_layer else [list(scores)]
         keep: dict[str, Tensor] = {}
         for group in groups:
@@ -293,8 +293,8 @@ class Mask:
         if empty:
             names = ", ".join(empty[:4]) + (", ..." if len(empty) > 4 else "")
             warnings.warn(
-                f"layer collapse: {len(empty)} of {len(self._keep)} layers keep no weight ({names}); "
-                "no signal passes through them",
+                f"layer collapse: {len(empty)} of {len(self._keep)} layers keep no weight "
+                f"({names}); no signal passes through them",
                 LayerCollapseWarning,
                 stacklevel=3,
             )
@@ -344,23 +344,39 @@ def count(density: float, total: int) -> int:
     return int(density * total + 1e-6)  # the small term undoes 0.29 * 100 = 28.999...
 
 
+def _check_covers(mask: Mask, scores: Mapping[str, Tensor]) -> None:
+    for name, score in scores.items():
+        if name not in mask.names or mask._keep[name].shape != score.shape:
+            raise InputError(
+                f"the mask to stay within does not cover {name!r} of shape {tuple(score.shape)}; "
+                "it belongs to another network or scope"
+            )
+
+
 def _top_of(
-    group: Iterable[str], scores: Mapping[str, Tensor], allowed: Mapping[str, Tensor], density: float
+    group: Iterable[str],
+    scores: Mapping[str, Tensor],
+    allowed: Mapping[str, Tensor],
+    density: float,
 ) -> dict[str, Tensor]:
     group = list(group)
     flat = torch.cat([scores[n].detach().flatten().cpu().double() for n in group])
     open_ = torch.cat([allowed[n].flatten().cpu() for n in group])
     keep_count = count(density, flat.numel())
     if keep_count == 0:
-        raise InputError(f"density {density} keeps none of {flat.numel():,} weights; use a higher one")
+        raise InputError(
+            f"density {density} keeps none of {flat.numel():,} weights; use a higher one"
+        )
     if keep_count > int(open_.sum()):
         raise InputError(
             f"density {density} would keep {keep_count:,} weights, but only {int(open_.sum()):,} "
             "are left unpruned; pruned weights never come back"
         )
-    # stable: equal scores keep their order, so that the count is exact and the choice repeatable
-    order = torch.where(open_, flat, -torch.inf).argsort(descending=True, stable=True)
-    chosen = torch.zeros(flat.numel(), dtype=torch.bool)
-    chosen[order[:keep_count]] = True
+    candidates = flat[open_]
+    threshold = candidates.kthvalue(candidates.numel() - keep_count + 1).values
+    chosen = open_ & (flat > threshold)
+    # the first of the scores at the threshold: the count is exact and the choice repeatable
+    ties = (open_ & (flat == threshold)).nonzero()[: keep_count - int(chosen.sum())]
+    chosen[ties] = True
     parts = chosen.split([scores[n].numel() for n in group])
     return {n: part.reshape(scores[n].shape) for n, part in zip(group, parts, strict=True)}

@@ -17,7 +17,7 @@ def psnr(image: Tensor, reference: Tensor, data_range: float = 1.0) -> float:
     >>> round(psnr(torch.zeros(3, 8, 8), torch.full((3, 8, 8), 0.1)), 6)
     20.0
     """
-    return float(psnr_tensor(image, reference, data_range))
+    return float(psnr_tensor(image, reference, data_range).detach())
 
 
 def psnr_tensor(image: Tensor, reference: Tensor, data_range: float = 1.0) -> Tensor:
@@ -62,7 +62,7 @@ def ssim(image: Tensor, reference: Tensor, data_range: float = 1.0) -> float:
     >>> ssim(torch.ones(3, 16, 16), torch.ones(3, 16, 16))
     1.0
     """
-    return float(ssim_tensor(image, reference, data_range))
+    return float(ssim_tensor(image, reference, data_range).detach())
 
 
 def ssim_tensor(image: Tensor, reference: Tensor, data_range: float = 1.0) -> Tensor:

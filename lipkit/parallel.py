@@ -35,12 +35,11 @@ def parallel(
     workers = max(1, min(workers or allowed, len(items)))
     if torch.cuda.is_available():
         workers = 1  # one GPU is busy with one fit at a time
-    torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(workers)
+    # OpenMP counts threads for each calling thread, so each worker has to say it for itself
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
     try:
         futures = [pool.submit(function, item) for item in items]
         return [future.result() for future in tqdm(futures, desc=label, leave=False)]
     finally:
         # on an error or an interrupt: start no more, and do not wait for those that run
         pool.shutdown(wait=False, cancel_futures=True)
-        torch.set_num_threads(threads)

@@ -8,7 +8,6 @@ work wherever ours do; `lipkit.testing` checks the laws for operators of your ow
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
+from .inputs import is_number, is_whole
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Gaussian:
     clip: bool = True
 
     def __post_init__(self) -> None:
-        if not _is_number(self.sigma) or self.sigma < 0:
+        if not is_number(self.sigma) or self.sigma < 0:
             raise InputError(
                 f"sigma is a standard deviation on the [0, 1] scale (25/255 is usual) and must be "
                 f"at least 0, got {self.sigma!r}"
@@ -53,7 +53,7 @@ class Poisson:
     clip: bool = True
 
     def __post_init__(self) -> None:
-        if not _is_number(self.peak) or self.peak <= 0:
+        if not is_number(self.peak) or self.peak <= 0:
             raise InputError(f"peak is a photon count and must be above 0, got {self.peak!r}")
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
@@ -72,7 +72,7 @@ class SaltAndPepper:
     amount: float
 
     def __post_init__(self) -> None:
-        if not _is_number(self.amount) or not 0 <= self.amount <= 1:
+        if not is_number(self.amount) or not 0 <= self.amount <= 1:
             raise InputError(f"amount is a fraction of the pixels, 0 to 1, got {self.amount!r}")
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
@@ -89,11 +89,11 @@ class Operator:
 
     noise: Noise | None = None
 
-    def A(self, x: Tensor) -> Tensor:  # noqa: N802  the field's name
+    def A(self, x: Tensor) -> Tensor:
         """The clean measurement of a picture."""
         raise NotImplementedError
 
-    def A_adjoint(self, y: Tensor) -> Tensor:  # noqa: N802
+    def A_adjoint(self, y: Tensor) -> Tensor:
         """The adjoint: <A(x), y> = <x, A_adjoint(y)>."""
         raise NotImplementedError
 
@@ -146,9 +146,11 @@ class Inpaint(Operator):
     """
 
     def __init__(self, mask: Tensor | np.ndarray, noise: Noise | None = None) -> None:
+        known = isinstance(mask, (Tensor, np.ndarray))
+        if not known or mask.ndim not in (2, 3) or 0 in mask.shape:
+            got = f"shape {tuple(mask.shape)}" if known else f"a {type(mask).__name__}"
+            raise InputError(f"an inpainting mask is a tensor [H, W] or [C, H, W], got {got}")
         mask = torch.as_tensor(mask)
-        if mask.ndim not in (2, 3) or mask.numel() == 0:
-            raise InputError(f"an inpainting mask is [H, W] or [C, H, W], got shape {tuple(mask.shape)}")
         if mask.is_complex() or not bool(((mask == 0) | (mask == 1)).all()):
             raise InputError(
                 "an inpainting mask holds only 0 (lost) and 1 (kept); "
@@ -171,8 +173,12 @@ class Inpaint(Operator):
         >>> Inpaint.random((3, 8, 8), density=0.5, per_channel=True).mask.shape
         torch.Size([3, 8, 8])
         """
-        if not _is_number(density) or not 0 < density < 1:
-            raise InputError(f"density is the fraction of pixels kept, between 0 and 1, got {density!r}")
+        if not is_number(density) or not 0 < density < 1:
+            raise InputError(
+                f"density is the fraction of pixels kept, between 0 and 1, got {density!r}"
+            )
+        if len(shape) != 3 or not all(is_whole(s, least=1) for s in shape):
+            raise InputError(f"shape must be (channels, height, width), got {shape!r}")
         channels, height, width = shape
         generator = torch.Generator().manual_seed(seed)
         shape = (channels if per_channel else 1, height, width)
@@ -210,7 +216,7 @@ class SuperResolution(Operator):
         source: str = "operator",
         noise: Noise | None = None,
     ) -> None:
-        if factor not in (2, 4, 8):
+        if not is_whole(factor) or factor not in (2, 4, 8):
             raise InputError(f"factor must be 2, 4 or 8, got {factor!r}")
         if kernel not in ("lanczos2", "lanczos3"):
             raise InputError(f"kernel must be lanczos2 or lanczos3, got {kernel!r}")
@@ -244,7 +250,9 @@ class SuperResolution(Operator):
 
 
 @functools.lru_cache(maxsize=16)
-def _reduction(side: int, factor: int, lobes: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _reduction(
+    side: int, factor: int, lobes: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
     """The one-dimensional downsampling as a matrix [side / factor, side].
 
     The two-dimensional kernel is a product of two of these, and a matrix gives the adjoint with
@@ -281,11 +289,3 @@ def _pil_reduce(x: Tensor, factor: int) -> Tensor:
         for plane in x.reshape(-1, *x.shape[-2:]).float().cpu().numpy()
     ]
     return torch.from_numpy(np.stack(planes)).reshape(*x.shape[:-2], height, width).to(x)
-
-
-def _is_number(value: object) -> bool:
-    return (
-        isinstance(value, (int, float, np.integer, np.floating))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-    )

@@ -35,7 +35,8 @@ def images(
     of a detail to enlarge. With `reference`, captions carry the PSNR.
 
     >>> import torch
-    >>> images({"clean": torch.rand(3, 16, 16), "noisy": torch.rand(3, 16, 16)}).axes[1].get_xlabel()
+    >>> figure = images({"clean": torch.rand(3, 16, 16), "noisy": torch.rand(3, 16, 16)})
+    >>> figure.axes[1].get_xlabel()
     'noisy'
     """
     arrays = {title: _picture(title, x) for title, x in _filled(pictures, "pictures").items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -10,11 +11,13 @@ from torch import Tensor, nn
 
 from . import __version__, models
 from .errors import InputError
+from .inputs import is_number, is_whole
 
 # The code of a network, where it is not uniform noise scaled by 0.1.
 _CODES = {"dip-vase": "meshgrid"}
 CODES = ("uniform", "normal", "meshgrid")
 MAX_SIDE = 16_384
+_GLOBAL_GENERATOR = threading.Lock()  # torch has one for all threads, and we lend it out
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class Recipe:
             return cls(**fields)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"this is no recipe of a prior ({error}); a recipe has name, size, seed, options, version"
+                f"this is no recipe of a prior ({error}); "
+                "a recipe has name, size, seed, options, version"
             ) from None
 
 
@@ -77,11 +81,13 @@ class Prior(nn.Module):
         code = code or _CODES.get(name, "uniform")
         if code not in CODES:
             raise InputError(f"code must be one of {', '.join(CODES)}, got {code!r}")
-        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        if not is_number(code_scale, least=0) or code_scale == 0:
+            raise InputError(f"code_scale must be a number above 0, got {code_scale!r}")
+        if not is_whole(seed):
             raise InputError(f"seed must be a whole number of at least 0, got {seed!r}")
         options = {k: _frozen(v) for k, v in options.items()}
         # torch's initializers draw from the global generator: lend it to them and put it back
-        with torch.random.fork_rng(devices=[]):
+        with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self.net = models.build(name, **options)
             self.net_size = tuple(_fitting_side(self.net, side) for side in size)
@@ -116,9 +122,8 @@ def _frozen(value):
 
 
 def _checked_size(size: int | tuple[int, int]) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    whole = all(isinstance(s, int) and not isinstance(s, bool) for s in pair)
-    if len(pair) != 2 or not whole or min(pair) < 2 or max(pair) > MAX_SIDE:
+    pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+    if len(pair) != 2 or not all(is_whole(s, least=2) and s <= MAX_SIDE for s in pair):
         raise InputError(
             f"size must be (height, width), each a whole number from 2 to {MAX_SIDE}, got {size!r}"
         )
@@ -132,7 +137,8 @@ def _fitting_side(net: nn.Module, side: int) -> int:
         if net.output_side(candidate) == candidate:
             return candidate
     raise InputError(
-        f"this network cannot make a picture of {side} pixels a side; use fewer levels or a smaller kernel"
+        f"this network cannot make a picture of {side} pixels a side; "
+        "use fewer levels or a smaller kernel"
     )
 
 
@@ -146,5 +152,3 @@ def _draw_code(net: nn.Module, size: tuple[int, int], code: str, scale: float) -
         return torch.stack(torch.meshgrid(x, y, indexing="xy"))[None]
     draw = torch.rand if code == "uniform" else torch.randn
     return draw(1, channels, height, width) * scale
-
-

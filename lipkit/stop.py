@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
+from .inputs import is_number, is_whole
 
 State = dict[str, Tensor]
 
@@ -106,7 +107,9 @@ class EMV:
 
     def __post_init__(self) -> None:
         _at_least_one("patience", self.patience)
-        if not 0 < self.weight < 1:
+        if not is_whole(self.warmup):
+            raise InputError(f"warmup must be a whole number of at least 0, got {self.warmup!r}")
+        if not is_number(self.weight) or not 0 < self.weight < 1:
             raise InputError(f"weight must lie between 0 and 1, got {self.weight!r}")
 
     def init(self, x: Tensor) -> State:
@@ -154,5 +157,5 @@ def _pick(state: State, value: Tensor, step: int, x: Tensor, patience: int) -> S
 
 
 def _at_least_one(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not is_whole(value, least=1):
         raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")

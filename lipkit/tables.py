@@ -40,9 +40,7 @@ class Table:
         body = "".join(
             "<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in self.rows
         )
-        return (
-            f'<table class="results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-        )
+        return f'<table class="results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def summary(

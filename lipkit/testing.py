@@ -40,15 +40,17 @@ def check_adjoint(op, shape: tuple[int, ...], seed: int = 0, tolerance: float = 
     back = op.A_adjoint(y)
     if back.shape != x.shape:
         raise Error(
-            f"{type(op).__name__}.A_adjoint returns shape {tuple(back.shape)} for pictures of {tuple(x.shape)}"
+            f"{type(op).__name__}.A_adjoint returns shape {tuple(back.shape)} "
+            f"for pictures of {tuple(x.shape)}"
         )
-    left, right = torch.vdot(y.flatten(), measured.flatten()), torch.vdot(back.flatten(), x.flatten())
+    left = torch.vdot(y.flatten(), measured.flatten())
+    right = torch.vdot(back.flatten(), x.flatten())
     scale = float(measured.norm() * y.norm()) or 1.0
     error = float((left - right).abs()) / scale
     if not error <= tolerance:
         raise Error(
-            f"{type(op).__name__}.A_adjoint is not the adjoint of A: <A(x), y> and <x, A_adjoint(y)> "
-            f"differ by {error:.2g} (relative), allowed {tolerance:.2g}"
+            f"{type(op).__name__}.A_adjoint is not the adjoint of A: <A(x), y> and "
+            f"<x, A_adjoint(y)> differ by {error:.2g} (relative), allowed {tolerance:.2g}"
         )
 
 
@@ -58,7 +60,8 @@ def tiny_prior(size: tuple[int, int] = (16, 16), seed: int = 0, channels: int = 
     >>> tiny_prior()().shape
     torch.Size([1, 3, 16, 16])
     """
-    return Prior("dip", size, seed, levels=2, down=8, up=8, skip=2, in_channels=4, out_channels=channels)
+    small = dict(levels=2, down=8, up=8, skip=2, in_channels=4)
+    return Prior("dip", size, seed, **small, out_channels=channels)
 
 
 def tiny_image(size: tuple[int, int] = (16, 16), channels: int = 3) -> Tensor:

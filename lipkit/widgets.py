@@ -76,8 +76,10 @@ def curve_slider(
             f"{len(labels)} frames; give two or more points and one position for each frame."
         )
     pages = [
-        f'<div style="display:flex;flex-wrap:wrap;gap:1rem;align-items:center">'
-        f"{_img(uri, f'{alt}, {title} {label}', width)}{_plot(x, y, float(now), title, ylabel)}</div>"
+        '<div style="display:flex;flex-wrap:wrap;gap:1rem;align-items:center">'
+        + _img(uri, f"{alt}, {title} {label}", width)
+        + _plot(x, y, float(now), title, ylabel)
+        + "</div>"
         for uri, label, now in zip(_uris(frames), labels, at, strict=True)
     ]
     return _slider(pages, labels, title)
@@ -157,7 +159,8 @@ def _plot(x: list[float], y: list[float], now: float, xlabel: str, ylabel: str) 
 
     nearest = min(range(len(x)), key=lambda i: abs(x[i] - now))
     dot = place(x[nearest], y[nearest])
-    line = " ".join("{:.1f},{:.1f}".format(*place(*point)) for point in zip(x, y, strict=True))
+    drawn = list(zip(x, y, strict=True))[:: max(1, len(x) // 120)]  # more than the eye can tell
+    line = " ".join("{:.1f},{:.1f}".format(*place(*point)) for point in drawn)
     said = (
         f"{ylabel} {y[nearest]:.2f} at {xlabel} {x[nearest]:g}; it runs from {low:.2f} to {top:.2f}"
     )
@@ -182,7 +185,8 @@ def _uris(frames: Sequence[Any]) -> list[str]:
         if sum(map(len, files)) * 4 / 3 <= BUDGET:
             return ["data:image/webp;base64," + b64encode(data).decode() for data in files]
     raise InputError(
-        f"{len(frames)} frames do not fit in {BUDGET // 1000} kB of page; give fewer or smaller ones."
+        f"{len(frames)} frames do not fit in {BUDGET // 1000} kB of page; "
+        "give fewer or smaller ones."
     )
 
 

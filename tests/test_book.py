@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tiny_book import END, PARAMETERS, START, write_book, write_chapter
 
 import lipkit as lk
 from lipkit.book import build, notebooks, run, runs, site
@@ -14,36 +15,10 @@ from lipkit.book.status import status_page
 
 ROOT = Path(__file__).resolve().parents[1]
 
-PARAMETERS = '# parameters\nprofile: str = "laptop"\nsigma: float = 0.1\nsize: int | None = None'
-START = """import lipkit as lk
-p = lk.chapter.start(globals(), smoke={"size": 8}, laptop={"size": 16}, paper={"size": 32})"""
-END = 'p.check("size", p.size > 1, str(p.size), always=True)\np.finish()'
-
-
-def code(source: str, *tags: str) -> dict:
-    cell = {"cell_type": "code", "execution_count": None, "outputs": [], "source": source}
-    name = hashlib.sha256(source.encode()).hexdigest()[:8]
-    return cell | {"metadata": {"tags": list(tags)}, "id": name}
-
-
-def write_chapter(path: Path, *cells: str) -> None:
-    first, *rest = cells
-    notebook = {
-        "cells": [code(first, "parameters"), *map(code, rest)],
-        "metadata": {},
-        "nbformat": 4,
-        "nbformat_minor": 5,
-    }
-    path.write_text(json.dumps(notebook))
-
 
 @pytest.fixture
 def book(tmp_path):
-    """A book of one chapter that needs no lipkit, and a list of what was said."""
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "_config.yml").write_text("title: tiny\nhtml: {}\nlaunch_buttons: {a: b}\n")
-    write_chapter(tmp_path / "notebooks" / "01_tiny.ipynb", PARAMETERS, "print(sigma)")
-    return tmp_path
+    return write_book(tmp_path)
 
 
 def executed(path: Path) -> str:
@@ -113,7 +88,7 @@ def test_a_kernel_that_dies_is_reported(book):
         PARAMETERS,
         "import os, signal; os.kill(os.getpid(), 9)",
     )
-    with pytest.raises(lk.Error, match="01_tiny, .*[Kk]ernel died"):
+    with pytest.raises(lk.Error, match=r"01_tiny, .*[Kk]ernel died"):
         run(root=book, say=lambda line: None)
 
 
@@ -171,7 +146,7 @@ def test_a_chapter_missing_from_the_contents_is_an_error(book):
     toc = {"root": "book/index", "parts": [{"chapters": [{"file": "notebooks/02_other"}]}]}
     (book / "book" / "_toc.yml").write_text(yaml.safe_dump(toc))
     chapter = notebooks.ChapterFile(book / "notebooks" / "01_tiny.ipynb")
-    with pytest.raises(lk.Error, match="_toc.yml does not list notebooks/01_tiny"):
+    with pytest.raises(lk.Error, match=r"_toc\.yml does not list notebooks/01_tiny"):
         site.contents(book, [runs.Run(chapter, {}, "0", chapter.path)], complete=True)
 
 

@@ -8,12 +8,21 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
+from tiny_book import PARAMETERS, write_book, write_chapter
 
 from lipkit import cli
 from lipkit.cli import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    """A book of one tiny chapter, and we are in its folder."""
+    monkeypatch.chdir(tmp_path)
+    return write_book(tmp_path)
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -51,7 +60,7 @@ def test_help_loads_no_command():
         (["nonsense"], "No such command 'nonsense'"),
         (["--nonsense"], "No such option"),
         (["run"], "Missing argument 'CHAPTER...'"),
-        (["run", "99"], "no chapter '99'; there are: 01_dip_basics"),
+        (["run", "99"], "no chapter '99'; there are: 01_tiny"),
         (["run", "missing.ipynb"], "no chapter 'missing.ipynb'"),
         (["run", "1", "--jobs", "none"], "Invalid value for '--jobs'"),
         (["run", "1", "--jobs", "0"], "jobs must be 1 or more"),
@@ -59,15 +68,14 @@ def test_help_loads_no_command():
         (["run", "1", "-p", "sigmaa", "0.1"], "unknown parameter 'sigmaa' (did you mean 'sigma'?)"),
         (["run", "1", "-p", "sigma", "big"], "parameter 'sigma' must be float, not 'big'"),
         (["run", "1", "-p", "size", "64.5"], "parameter 'size' must be int | None, not 64.5"),
-        (["run", "1", "-p", "seed", "True"], "parameter 'seed' must be int, not True"),
+        (["run", "1", "-p", "sigma", "True"], "parameter 'sigma' must be float, not True"),
         (["run", "1", "--profile", "huge"], "is one of smoke, laptop, paper, not 'huge'"),
         (["book", "--profile", "huge"], "is one of smoke, laptop, paper, not 'huge'"),
         (["book", "--chapters", "99"], "no chapter '99'"),
         (["doctor", "now"], "Got unexpected extra argument (now)"),
     ],
 )
-def test_bad_input_is_one_line_and_code_2(capsys, monkeypatch, arguments, sentence):
-    monkeypatch.chdir(ROOT)
+def test_bad_input_is_one_line_and_code_2(capsys, book, arguments, sentence):
     code, out, err = run(capsys, *arguments)
     assert code == 2
     assert out == ""
@@ -84,22 +92,20 @@ def test_outside_a_book_the_sentence_says_where_to_go(capsys, monkeypatch, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_notebook_that_is_none(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(ROOT)
-    path = tmp_path / "text.ipynb"
+def test_a_notebook_that_is_none(capsys, book):
+    path = book / "text.ipynb"
     path.write_text("plain text")
     code, _, err = run(capsys, "run", str(path))
     assert code == 2
     assert "is not a Jupyter notebook" in err
 
 
-def test_an_output_folder_that_cannot_be(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(ROOT)
-    (tmp_path / "file").write_text("in the way")
-    code, _, err = run(capsys, "book", "--out", str(tmp_path / "file"))
+def test_an_output_folder_that_cannot_be(capsys, book):
+    (book / "file").write_text("in the way")
+    code, _, err = run(capsys, "book", "--out", str(book / "file"))
     assert code == 2
     assert "is a file, not a folder" in err
-    assert (tmp_path / "file").read_text() == "in the way"
+    assert (book / "file").read_text() == "in the way"
 
 
 def test_any_error_of_the_system_is_one_line(capsys, monkeypatch):
@@ -138,41 +144,29 @@ def test_doctor_counts_the_cache(capsys, monkeypatch, tmp_path):
     assert (cache["files"], cache["megabytes"]) == (1, 1.0)
 
 
+def wait_for_kernels(pid: int) -> set[int]:
+    """The kernels below a process, once there are any."""
+    for _ in range(100):
+        children = psutil.Process(pid).children(recursive=True)
+        if kernels := {p.pid for p in children if "ipykernel_launcher" in " ".join(p.cmdline())}:
+            return kernels
+        time.sleep(0.1)
+    raise AssertionError("no kernel was started")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="no POSIX signals")
 def test_interrupt_ends_with_130_and_leaves_nothing(tmp_path):
-    notebook = {
-        "cells": [
-            {
-                "cell_type": "code",
-                "execution_count": None,
-                "id": "one",
-                "metadata": {"tags": ["parameters"]},
-                "outputs": [],
-                "source": "# parameters\nseconds: int = 60",
-            },
-            {
-                "cell_type": "code",
-                "execution_count": None,
-                "id": "two",
-                "metadata": {},
-                "outputs": [],
-                "source": "import time; time.sleep(seconds)",
-            },
-        ],
-        "metadata": {},
-        "nbformat": 4,
-        "nbformat_minor": 5,
-    }
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks" / "01_sleep.ipynb").write_text(json.dumps(notebook))
-    (tmp_path / "_config.yml").write_text("title: sleep\n")
+    write_book(tmp_path)
+    chapter = tmp_path / "notebooks" / "01_tiny.ipynb"
+    write_chapter(chapter, PARAMETERS, "import time; time.sleep(60)")
     command = [sys.executable, "-m", "lipkit", "run", "1", "--out", "results"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert "started" in process.stderr.readline()
-        time.sleep(1)
+        kernels = wait_for_kernels(process.pid)
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
         assert process.wait(timeout=30) == 130
     assert "Traceback" not in rest
     assert not (tmp_path / "results").exists()
     assert not list((tmp_path / "_build" / "cache").glob("*[0-9a-f].ipynb"))
+    assert [p for p in psutil.process_iter() if p.pid in kernels and p.status() != "zombie"] == []

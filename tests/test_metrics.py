@@ -77,7 +77,9 @@ def test_psnr_y_written_out(border):
 
 def test_noise_psnr_is_the_psnr_of_that_noise():
     reference = torch.full((3, 256, 256), 0.5)
-    noisy = reference + 0.1 * torch.randn(reference.shape, generator=torch.Generator().manual_seed(0))
+    noisy = reference + 0.1 * torch.randn(
+        reference.shape, generator=torch.Generator().manual_seed(0)
+    )
     assert lk.metrics.psnr(noisy, reference) == pytest.approx(lk.metrics.noise_psnr(0.1), abs=0.05)
 
 

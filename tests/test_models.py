@@ -48,7 +48,8 @@ def test_numbers_of_the_published_networks(key):
     out = net(fill(net, want["input"]))
     flat = out.flatten()
     picked = flat[[j * (flat.numel() - 1) // 15 for j in range(16)]]
-    torch.testing.assert_close(picked, torch.tensor(want["samples"], dtype=torch.float64), rtol=1e-9, atol=0)
+    samples = torch.tensor(want["samples"], dtype=torch.float64)
+    torch.testing.assert_close(picked, samples, rtol=1e-9, atol=0)
     assert float(out.mean()) == pytest.approx(want["mean"], rel=1e-9)
     assert float(out.std()) == pytest.approx(want["std"], rel=1e-9)
     out.square().mean().backward()
@@ -103,7 +104,7 @@ def test_load_reference_refuses_another_network():
 def test_unknown_names_and_options_say_what_there_is():
     with pytest.raises(lk.InputError, match="unknown network 'dipp'.*Did you mean 'dip'"):
         lk.models.build("dipp")
-    with pytest.raises(lk.InputError, match="no option 'level'.*did you mean 'levels'.*downsample="):
+    with pytest.raises(lk.InputError, match="no option 'level'.*'levels'.*downsample="):
         lk.models.build("oes", level=3)
     with pytest.raises(lk.InputError, match="levels"):
         lk.models.build("oes", levels=7)

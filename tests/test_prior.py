@@ -154,3 +154,12 @@ def test_another_code_can_be_given():
     prior = tiny_prior()
     assert torch.equal(prior(prior.z), prior())
     assert not torch.equal(prior(prior.z + 0.1 * torch.rand_like(prior.z)), prior())
+
+
+def test_priors_built_in_threads_are_the_ones_built_alone():
+    def build(seed: int) -> torch.Tensor:
+        return torch.cat([p.flatten() for p in lk.testing.tiny_prior(seed=seed).parameters()])
+
+    seeds = list(range(24))
+    for alone, together in zip(map(build, seeds), lk.parallel(build, seeds, workers=4), strict=True):
+        assert torch.equal(alone, together)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import pkgutil
 import textwrap
 from collections.abc import Iterator
 from importlib import import_module
@@ -12,14 +11,7 @@ from typing import Any
 
 import lipkit
 
-HIDDEN = {
-    "__main__",
-    "book",
-    "cli",
-    "errors",
-    "parameters",
-    "style",
-}  # not for `import lipkit` users
+HIDDEN = {"book"}  # the machinery behind `lipkit book`: nothing to import
 
 HEAD = """# API reference
 
@@ -43,9 +35,9 @@ def api_page() -> str:
 
 
 def _public_modules() -> Iterator[ModuleType]:
-    for info in pkgutil.iter_modules(lipkit.__path__):
-        if info.name not in HIDDEN and not info.name.startswith("_"):
-            yield import_module(f"lipkit.{info.name}")
+    for name in sorted(set(lipkit.__all__) - HIDDEN):
+        if isinstance(getattr(lipkit, name), ModuleType):
+            yield import_module(f"lipkit.{name}")
 
 
 def _members(module: ModuleType) -> Iterator[tuple[str, Any]]:

@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from typing import Any
 import torch
 
 from ..errors import Error, FileError
-from ..parameters import checked
+from ..parameters import Parameter, checked
 from . import notebooks
 from .notebooks import ChapterFile
 
@@ -66,7 +67,7 @@ def plan(
 ) -> list[Run]:
     """Check the parameters of every chapter, before anything runs, and name the results."""
     chapters = list(chapters)
-    values = [checked(c.parameters(), parameters, c.name) for c in chapters]
+    values = [_changed(c.parameters(), parameters, c.name) for c in chapters]
     inputs = _inputs_digest(root)
     runs = []
     for chapter, given in zip(chapters, values, strict=True):
@@ -74,6 +75,14 @@ def plan(
         path = cache / f"{chapter.name}-{key[:16]}.ipynb"
         runs.append(Run(chapter, given, key, path, cached=path.is_file()))
     return runs
+
+
+def _changed(
+    known: dict[str, Parameter], parameters: dict[str, Any], chapter: str
+) -> dict[str, Any]:
+    """The checked parameters that differ from the chapter's own: only those need injecting."""
+    given = checked(known, parameters, chapter)
+    return {name: value for name, value in given.items() if value != known[name].value}
 
 
 def execute(runs: list[Run], jobs: int, say: Callable[[str], None]) -> None:
@@ -97,8 +106,8 @@ def execute(runs: list[Run], jobs: int, say: Callable[[str], None]) -> None:
             for job in working:
                 _say_progress(job, say)
     finally:
-        for job in working:  # interrupted
-            job.process.terminate()
+        for job in working:  # we were interrupted
+            _stop(job)
     if failures:
         raise Error(f"{len(failures)} of {len(runs)} chapters failed: " + "; ".join(failures))
 
@@ -112,7 +121,7 @@ def _begin(run: Run, jobs: int) -> _Job:
     plain = {k: list(v) if isinstance(v, tuple) else v for k, v in run.parameters.items()}
     command = [sys.executable, "-m", "papermill", str(run.chapter.path.resolve()), str(part)]
     command += ["--cwd", str(run.chapter.path.resolve().parent), "--kernel", "python3"]
-    command += ["--no-progress-bar"]
+    command += ["--language", "python", "--no-progress-bar"]
     command += ["--parameters_yaml", yaml.safe_dump(plain)] if plain else []
     with log.open("w") as out:
         process = subprocess.Popen(
@@ -121,8 +130,18 @@ def _begin(run: Run, jobs: int) -> _Job:
             stdout=out,
             stderr=subprocess.STDOUT,
             env=_environment(jobs),
+            start_new_session=True,  # Ctrl-C comes to us, and from us, once
         )
     return _Job(run, process, part, log)
+
+
+def _stop(job: _Job) -> None:
+    """End papermill as Ctrl-C does, so that it takes its kernel along."""
+    job.process.send_signal(signal.SIGINT)
+    try:
+        job.process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        job.process.kill()
 
 
 def _environment(jobs: int) -> dict[str, str]:

@@ -11,6 +11,9 @@ from .. import __version__
 from ..errors import Error
 
 COMMANDS = {
+    "restore": "denoise, fill in or enlarge a picture",
+    "find": "find a sparse network for a picture and keep it as a ticket",
+    "ticket": "look into the file of a ticket or mask",
     "run": "execute chapters with parameters of your own",
     "book": "execute all chapters and render the book",
     "doctor": "show what this machine offers and what is missing",

@@ -24,7 +24,9 @@ __all__ = [
 ]
 
 _OES_WIDTHS = (16, 32, 64, 128, 128, 128)
-_LIBRARY = dict(down=_OES_WIDTHS, up=_OES_WIDTHS, skip=0, kernel_down=5, upsample="nearest", refine=False)
+_LIBRARY = dict(
+    down=_OES_WIDTHS, up=_OES_WIDTHS, skip=0, kernel_down=5, upsample="nearest", refine=False
+)
 _SNAIL = (8, 16, 32, 64, 128)
 
 # name -> (network, options that differ from the network's own defaults)

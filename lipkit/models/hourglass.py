@@ -18,7 +18,13 @@ class Block(nn.Module):
     """Convolution, optional 2x2 pooling, batch norm, leaky ReLU - in the published order."""
 
     def __init__(
-        self, c_in: int, c_out: int, kernel: int, stride: int = 1, pool: str = "", pad: str = "reflect"
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: int,
+        stride: int = 1,
+        pool: str = "",
+        pad: str = "reflect",
     ) -> None:
         super().__init__()
         self.conv = conv(c_in, c_out, kernel, stride, pad)

@@ -22,7 +22,8 @@ def reference_names(net: nn.Module) -> dict[str, str]:
     if isinstance(net, DeepDecoder):
         return _decoder_names(net)
     raise InputError(
-        f"no published names are known for a {type(net).__name__}; they are for Hourglass and DeepDecoder"
+        f"no published names are known for a {type(net).__name__}; "
+        "they are for Hourglass and DeepDecoder"
     )
 
 

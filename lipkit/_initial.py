@@ -1,0 +1,77 @@
+"""The initial weights that a recipe stands for: drawn again, and told apart from others."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from . import models
+from ._maskfile import MAX_WEIGHTS
+from .errors import InputError
+from .masks import Mask
+from .prior import Recipe, _checked_size
+
+_CODE_OPTIONS = ("code", "code_scale")  # of a recipe; the rest are the network's
+_MAX_OPTION = 4096
+_PROBES = 4  # initial weights kept of each parameter
+_ROUNDING = 1e-6  # by which weights of one seed may differ between processors
+
+
+class Fingerprint(NamedTuple):
+    """What tells the initial weights of two networks apart."""
+
+    sha256: str
+    probe: Tensor  # a few weights of each parameter, to tell rounding from another draw
+
+    def close_to(self, other: Fingerprint) -> bool:
+        """Whether the weights may be the same but for rounding, as on another processor."""
+        mine, theirs = self.probe, other.probe
+        return mine.shape == theirs.shape and bool(((mine - theirs).abs() <= _ROUNDING).all())
+
+
+def fingerprint(net: nn.Module) -> Fingerprint:
+    """Of the parameters of a network, in order, as float32."""
+    sha256, probes = hashlib.sha256(), []
+    for parameter in net.parameters():
+        values = parameter.detach().cpu().float().flatten()
+        sha256.update(values.numpy().tobytes())
+        probes.append(values[:: -(-values.numel() // _PROBES)])
+    return Fingerprint(sha256.hexdigest(), torch.cat(probes))
+
+
+def initial_net(recipe: Recipe) -> nn.Module:
+    """The network alone: a prior draws it before its code, so that no size comes into it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(recipe.seed)
+        return models.build(recipe.name, **network_options(recipe))
+
+
+def skeleton(recipe: Recipe) -> nn.Module:
+    """Names and shapes of the network, without memory for its weights."""
+    with torch.device("meta"):
+        return models.build(recipe.name, **network_options(recipe))
+
+
+def network_options(recipe: Recipe) -> dict[str, Any]:
+    """The options of a recipe that its network takes."""
+    return {k: v for k, v in recipe.options.items() if k not in _CODE_OPTIONS}
+
+
+def check_fits(mask: Mask, recipe: Recipe) -> None:
+    """Refuse a recipe that is none, is beyond all measure, or is of another network."""
+    _checked_size(recipe.size)
+    seed = recipe.seed
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise InputError(f"the seed of a recipe is a whole number of at least 0, got {seed!r}")
+    for name, value in network_options(recipe).items():
+        values = value if isinstance(value, tuple) else (value,)
+        if len(values) > 64 or any(isinstance(v, int) and v > _MAX_OPTION for v in values):
+            raise InputError(f"the network option {name!r} is beyond all measure")
+    net = skeleton(recipe)
+    total = sum(p.numel() for p in net.parameters())
+    if total > MAX_WEIGHTS:
+        raise InputError(f"the network has {total:,} weights, more than a ticket can be for")
+    mask.pairs(net)

@@ -1,0 +1,151 @@
+"""`lipkit restore`: denoise, fill in or enlarge a picture."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .estimate import announce
+from .task import (
+    Asked,
+    Problem,
+    asked,
+    check_output,
+    fitting,
+    plain_warnings,
+    problem,
+    shared_options,
+)
+
+if TYPE_CHECKING:
+    from ..fit import Fit
+    from ..masks import Mask
+    from ..prior import Recipe
+
+
+@click.command()
+@click.argument("source", metavar="IN")
+@click.argument("out", metavar="OUT")
+@shared_options
+@click.option("--stop", type=click.Choice(["wmv", "emv", "none"]), help="[default: wmv to denoise]")
+@click.option("--ticket", help="a ticket: its network, mask and initial weights")
+@click.option("--fresh", is_flag=True, help="only the mask of the ticket, with weights of --seed")
+@click.option("--checkpoint", help="a file to save to now and then, and to go on from")
+@click.option("--json", "as_json", is_flag=True, help="print the result as JSON")
+@click.pass_context
+def command(
+    context: click.Context,
+    source: str,
+    out: str,
+    stop: str | None,
+    ticket: str | None,
+    fresh: bool,
+    checkpoint: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Restore the picture IN (a file, or a name such as coffee) and write it as OUT.png.
+
+    \b
+    lipkit restore noisy.png clean.png --task denoise
+    lipkit restore torn.png whole.png --task inpaint --mask white-is-kept.png
+    lipkit restore small.png large.png --task sr --factor 4
+
+    Only this one picture is used: no training set, no downloaded weights. Ctrl-C ends it without
+    writing OUT; with --checkpoint, the same command goes on from there.
+    """
+    from .. import data
+    from ..fit import fit
+
+    wanted = asked(options)
+    path = _check(wanted, source, out, ticket, fresh, checkpoint)
+    device = wanted.chosen_device()
+    picture = problem(source, wanted)
+    gray = picture.channels == 1
+    with plain_warnings():
+        picture, recipe, mask = _network(wanted, picture, ticket, fresh)
+    how = fitting(wanted, recipe.name)
+    rule = _rule(stop or how.stop)
+    announce(picture, recipe, how.steps, getattr(rule, "window", 1), device)
+    result = fit(
+        recipe.prior().to(device), picture.op, picture.y,
+        steps=how.steps, mask=mask, input_noise=how.input_noise, average=how.average, stop=rule,
+        seed=wanted.seed, precision=wanted.precision, checkpoint=checkpoint,
+    )  # fmt: skip
+    if result.interrupted:
+        _say_interrupted(result, checkpoint)
+        context.exit(130)
+    data.save(picture.finish(result.image, gray), path)
+    _report(result, str(path), wanted.task, as_json)
+
+
+def _check(
+    wanted: Asked,
+    source: str,
+    out: str,
+    ticket: str | None,
+    fresh: bool,
+    checkpoint: str | None,
+) -> Path:
+    """Refuse what cannot be before anything is read; return where the picture goes."""
+    if ticket and (wanted.prior or wanted.option):
+        raise click.UsageError("--ticket brings its own network: leave out --prior and --option")
+    if fresh and not ticket:
+        raise click.UsageError("--fresh is for --ticket: it uses only its mask")
+    inputs = (source, wanted.mask, ticket)
+    path = check_output(out, "OUT", inputs, ".png")
+    if checkpoint:
+        check_output(checkpoint, "--checkpoint", (*inputs, out))
+    return path
+
+
+def _network(
+    wanted: Asked, picture: Problem, ticket: str | None, fresh: bool
+) -> tuple[Problem, Recipe, Mask | None]:
+    """A dense network as asked for, or that of a ticket with its own or fresh weights."""
+    if not ticket:
+        return picture, wanted.network(picture.channels, picture.size), None
+    from ..tickets import Ticket
+
+    found = Ticket.load(ticket, verify=not fresh)
+    seed = wanted.seed if fresh else found.recipe.seed
+    if fresh and seed == found.recipe.seed:
+        raise click.UsageError(
+            f"--fresh: seed {seed} gives the ticket's own initial weights; give another --seed"
+        )
+    recipe = replace(found.recipe, size=picture.size, seed=seed)
+    return picture.in_channels_of(recipe), recipe, found.mask
+
+
+def _rule(name: str):
+    from .. import stop
+
+    return {"wmv": stop.WMV, "emv": stop.EMV, "none": lambda: None}[name]()
+
+
+def _say_interrupted(result: Fit, checkpoint: str | None) -> None:
+    how = (
+        f"the same command goes on from {checkpoint}"
+        if checkpoint
+        else "with --checkpoint FILE it could be resumed"
+    )
+    click.echo(f"{result.reason}; nothing is written; {how}", err=True)
+
+
+def _report(result: Fit, path: str, task: str, as_json: bool) -> None:
+    if as_json:
+        found = {
+            "out": path,
+            "task": task,
+            "size": list(result.image.shape[1:]),
+            "steps": result.steps,
+            "reason": result.reason,
+            "seconds": round(result.seconds, 2),
+        }
+        click.echo(json.dumps(found))
+        return
+    click.echo(f"{path}: {result.steps} steps in {result.seconds:.1f} s; {result.reason}")

@@ -1,0 +1,239 @@
+"""What `restore` and `find` share: the picture, what happened to it, and the network."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .run import literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..prior import Recipe
+
+TASKS = ("denoise", "inpaint", "sr")
+STRONG_NOISE = 37.5 / 255  # between the published 25/255 and 50/255, which differ in input noise
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of the command line that `restore` and `find` share."""
+
+    task: str
+    sigma: float | None
+    mask: str | None
+    factor: int | None
+    size: int | None
+    prior: str | None
+    option: tuple[tuple[str, str], ...]
+    steps: int | None
+    seed: int
+    precision: str
+    device: str
+
+    def check(self) -> None:
+        """Refuse options that the task does not take, before anything is read."""
+        for name, task in (("sigma", "denoise"), ("mask", "inpaint"), ("factor", "sr")):
+            if getattr(self, name) is not None and self.task != task:
+                raise click.UsageError(f"--{name} is for --task {task}, not for {self.task}")
+        if self.task == "inpaint" and self.mask is None:
+            raise click.UsageError(
+                "--task inpaint needs --mask FILE, a picture that is white where IN is to be kept"
+            )
+
+    def network(self, channels: int, size: tuple[int, int]) -> Recipe:
+        """The recipe of the prior; the size and channels are those of the picture."""
+        from ..prior import Recipe
+
+        options = {name: literal(value) for name, value in self.option}
+        if "out_channels" in options:
+            raise click.UsageError("out_channels is that of the picture and cannot be chosen")
+        return Recipe(self.prior or "dip", size, self.seed, {"out_channels": channels} | options)
+
+    def chosen_device(self) -> str:
+        import torch
+
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise click.UsageError("--device cuda: there is no GPU that torch can use")
+        return self.device
+
+
+_OPTIONS = (
+    click.option("--task", type=click.Choice(TASKS), required=True, help="what is to be undone"),
+    click.option(
+        "--sigma",
+        type=click.FloatRange(0, 1),
+        help="denoise: the noise's standard deviation, if known, with white at 1 (0.1 = 25/255)",
+    ),
+    click.option(
+        "--mask", help="inpaint: a picture, white where IN is kept, black where it is lost"
+    ),
+    click.option(
+        "--factor", type=click.Choice(["2", "4", "8"]), help="sr: enlarge so much  [default: 4]"
+    ),
+    click.option(
+        "--size", type=click.IntRange(8), help="shrink IN first: pixels of its longer side"
+    ),
+    click.option("--prior", help="the network: dip, oes, deep-decoder, ...  [default: dip]"),
+    click.option(
+        "-o",
+        "--option",
+        nargs=2,
+        multiple=True,
+        metavar="NAME VALUE",
+        help="an option of the network",
+    ),
+    click.option("--steps", type=click.IntRange(1), help="the most optimizer steps (of a fit)"),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
+    click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto"),
+    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto"),
+)
+
+
+def shared_options(command: Callable) -> Callable:
+    """The options that `Asked` holds."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def asked(options: dict[str, Any]) -> Asked:
+    """The shared options, checked."""
+    factor = options.pop("factor")
+    found = Asked(factor=factor and int(factor), **options)
+    found.check()
+    return found
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show each warning as one line, without the line of code it comes from."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            yield
+        finally:
+            for text in dict.fromkeys(str(warning.message) for warning in caught):
+                click.echo(f"lipkit: warning: {text}", err=True)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A measured picture, the operator that made it, and the size of what is wanted."""
+
+    task: str
+    y: Tensor
+    op: Any
+    size: tuple[int, int]
+
+    @property
+    def channels(self) -> int:
+        return self.y.shape[0]
+
+    def in_channels_of(self, recipe: Recipe) -> Problem:
+        """For a ticket's network: a grey picture is fitted by three equal channels."""
+        from .. import models
+
+        wanted = recipe.options.get(
+            "out_channels", models.options(recipe.name).get("out_channels", 3)
+        )
+        if wanted == self.channels:
+            return self
+        if wanted == 3 and self.channels == 1:
+            return Problem(self.task, self.y.expand(3, -1, -1), self.op, self.size)
+        raise click.UsageError(
+            f"the ticket's network makes pictures of {wanted} channels, but IN has {self.channels}"
+        )
+
+    def finish(self, image: Tensor, gray: bool) -> Tensor:
+        """What is written: known pixels as they were, grey if the picture was."""
+        if self.task == "inpaint":
+            known = self.op.mask.cpu()
+            image = known * self.y + (1 - known) * image
+        return image.mean(0, keepdim=True) if gray else image
+
+
+def problem(source: str, asked: Asked) -> Problem:
+    """Read the picture and set up its operator."""
+    from .. import data, physics
+    from ..errors import InputError
+
+    y = data.image(source)
+    if asked.size is not None and asked.size < max(y.shape[1:]):
+        scale = asked.size / max(y.shape[1:])
+        y = data.image(y, size=tuple(max(1, round(scale * side)) for side in y.shape[1:]))
+    size = tuple(y.shape[1:])
+    if asked.task == "denoise":
+        return Problem("denoise", y, physics.Denoise(asked.sigma or 0.0), size)
+    if asked.task == "sr":
+        factor = asked.factor or 4
+        size = tuple(factor * side for side in size)
+        return Problem("sr", y, physics.SuperResolution(factor), size)
+    mask = data.mask(asked.mask)
+    if asked.size is None and tuple(mask.shape[1:]) != size:
+        raise InputError(
+            f"the mask is {mask.shape[2]} x {mask.shape[1]} pixels, the picture "
+            f"{size[1]} x {size[0]}; they must be of one size"
+        )
+    mask = mask if tuple(mask.shape[1:]) == size else data.mask(mask, size=size)
+    if mask.min() == mask.max():
+        what = "keeps every pixel: nothing is to be filled in" if mask.max() else "keeps no pixel"
+        raise InputError(f"the mask {what}; white means keep, black means fill in")
+    return Problem("inpaint", y * mask, physics.Inpaint(mask), size)
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How the published experiments fit this network to this task."""
+
+    steps: int
+    input_noise: float
+    average: float | None
+    stop: str
+
+
+def fitting(asked: Asked, network: str) -> Fitting:
+    """Steps, input noise, averaging and stop rule, unless the command line says otherwise.
+
+    >>> fitting(Asked("sr", None, None, 8, None, None, (), None, 0, "auto", "cpu"), "dip")
+    Fitting(steps=4000, input_noise=0.05, average=None, stop='none')
+    """
+    plain = not network.startswith("dip")  # the others are published without input noise
+    if asked.task == "denoise":
+        strong = asked.sigma is not None and asked.sigma > STRONG_NOISE
+        found = Fitting(3000, 1 / 20 if strong else 1 / 30, 0.99, "wmv")
+    elif asked.task == "inpaint":
+        found = Fitting(3000, 0.03, None, "none")
+    else:
+        largest = asked.factor == 8
+        found = Fitting(4000 if largest else 2000, 0.05 if largest else 0.03, None, "none")
+    if plain:
+        found = replace(found, input_noise=0.0, average=None)
+    return replace(found, steps=asked.steps or found.steps)
+
+
+def check_output(path: str, what: str, inputs: tuple[str | None, ...], suffix: str = "") -> Path:
+    """The path, if a file can be written there; found out before hours of work, not after."""
+    place = Path(path)
+    if suffix and place.suffix.lower() != suffix:
+        raise click.UsageError(f"{what} must end in {suffix}, got {place.name!r}")
+    if place.is_dir():
+        raise click.UsageError(f"{what} is a folder, not a file: {path}")
+    if not place.parent.is_dir():
+        raise click.UsageError(f"there is no folder {str(place.parent)!r} to write {what} in")
+    if not os.access(place.parent, os.W_OK) or (place.exists() and not os.access(place, os.W_OK)):
+        raise click.UsageError(f"{what} cannot be written: no permission for {path}")
+    for given in inputs:
+        if given and os.path.exists(given) and place.exists() and place.samefile(given):
+            raise click.UsageError(f"{what} would overwrite an input, {given}; choose another name")
+    return place

@@ -1,0 +1,197 @@
+"""The rounds of a search: what each one found, and the folder that lets a search go on later."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from .. import _maskfile
+from ..errors import FileError, InputError
+from ..masks import Mask
+from ..prior import Prior
+
+
+@dataclass(frozen=True)
+class Round:
+    """One training, and the pruning after it.
+
+    `density` is that of the weights in training; `mask` is what the pruning left of them.
+    """
+
+    density: float
+    loss: float
+    psnr: float
+    best_psnr: float
+    seconds: float
+    mask: Mask
+
+
+@dataclass(frozen=True, repr=False)
+class Imp:
+    """The result of iterative magnitude pruning.
+
+    Round `i` trains with `masks[i - 1]` (round 0 the dense network), ends at `losses[i]`, and its
+    pruning leaves `masks[i]`. The last mask has not been trained.
+
+    `start` is the prior that the masks belong to: a copy of the one given, or with `rewind` the
+    same after its first steps. `rising` holds the first and last round of the run of rising losses
+    that ended the search, if one did.
+    """
+
+    rounds: tuple[Round, ...]
+    start: Prior
+    reason: str
+    rising: tuple[int, int] | None = None
+    interrupted: bool = False
+
+    @property
+    def mask(self) -> Mask:
+        """The last mask; if rising losses ended the search, the first of the two candidates."""
+        return self.candidates[0] if self.candidates else self.masks[-1]
+
+    @property
+    def candidates(self) -> tuple[Mask, Mask] | None:
+        """The masks trained in the first and in the last round of the rising run."""
+        if self.rising is None:
+            return None
+        first, last = self.rising
+        return self.masks[first - 1], self.masks[last - 1]
+
+    @property
+    def masks(self) -> list[Mask]:
+        """What each pruning left, each within the one before."""
+        return [r.mask for r in self.rounds]
+
+    @property
+    def densities(self) -> np.ndarray:
+        """Fraction of the weights that each round trained: 1 in round 0."""
+        return np.array([r.density for r in self.rounds])
+
+    @property
+    def losses(self) -> np.ndarray:
+        """Training loss at the last step of each round."""
+        return np.array([r.loss for r in self.rounds])
+
+    @property
+    def psnrs(self) -> np.ndarray:
+        """PSNR of the picture that each round gives (NaN without a reference)."""
+        return np.array([r.psnr for r in self.rounds])
+
+    @property
+    def best_psnrs(self) -> np.ndarray:
+        """Highest PSNR measured in each round: the oracle's (NaN without a reference)."""
+        return np.array([r.best_psnr for r in self.rounds])
+
+    @property
+    def seconds(self) -> float:
+        """Training time of all rounds."""
+        return sum(r.seconds for r in self.rounds)
+
+    def __repr__(self) -> str:
+        density = f"density {100 * self.mask.density:.3g} %"
+        return f"Imp({len(self.rounds)} rounds, {density}: {self.reason})"
+
+
+class Folder:
+    """Files of one search: a mask for each finished round, the rewind weights, the fit under way.
+
+    The masks are files like those of `Mask.save`, in which the round's numbers ride along;
+    `search.json` says what the search is, so that no other one goes on from here.
+    """
+
+    def __init__(self, path: str | Path, signature: Mapping[str, str]) -> None:
+        self.path = Path(path)
+        self._about = self._file("search.json")
+        self._search = json.dumps(dict(signature), indent=1, sort_keys=True)
+        self._digest = hashlib.sha256(self._search.encode()).hexdigest()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            saved = json.loads(self._about.read_bytes()) if self._about.exists() else signature
+            changed = [k for k, v in signature.items() if saved.get(k) != v]
+        except OSError as error:
+            raise FileError(f"cannot use {path} as a folder: {error.strerror or error}") from None
+        except (AttributeError, ValueError) as error:
+            raise self._foreign(self._about, error) from None
+        if changed:
+            raise InputError(
+                f"{path} holds another search: its {', '.join(changed)} differ; "
+                "use another folder, or delete this one to start anew"
+            )
+
+    def checkpoint(self, name: str) -> Path:
+        """Where the fit under way of a round, or of "rewind", is saved."""
+        return self._file(f"{name}.fit.safetensors")
+
+    def save_round(self, name: str, found: Round, trained: Mask) -> None:
+        """Write a finished round."""
+        about = dict(
+            made_with=_maskfile.versions(),
+            search=self._digest,
+            trained=trained.digest(),
+            numbers={k: v for k, v in vars(found).items() if k != "mask" and not math.isnan(v)},
+        )
+        self._finish(name, _maskfile.pack(_maskfile.MASK, found.mask, about))
+
+    def load_round(self, name: str, trained: Mask, kept: int) -> Round | None:
+        """The round, if it was saved, started from the mask `trained` and left so many weights."""
+        path = self._file(f"{name}.safetensors")
+        if not path.exists():
+            return None
+        content = _maskfile.read(path)
+        try:
+            before, numbers = content.about["trained"], content.about["numbers"]
+            measured = dict.fromkeys(("psnr", "best_psnr"), math.nan) | numbers
+            found = Round(mask=content.mask, **{k: float(v) for k, v in measured.items()})
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._foreign(path, error) from None
+        self._check_digest(path, content.about.get("search"))
+        # a search may be asked for fewer or more rounds than before: those that fit are kept
+        return found if before == trained.digest() and found.mask.kept == kept else None
+
+    def save_weights(self, net: nn.Module) -> None:
+        """Write the rewind weights."""
+        from safetensors.torch import save
+
+        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in net.state_dict().items()}
+        self._finish("rewind", save(tensors, {"search": self._digest}))
+
+    def load_weights(self, net: nn.Module) -> bool:
+        """Put the rewind weights into `net`; False if there are none yet."""
+        from safetensors import SafetensorError, safe_open
+
+        path = self._file("rewind.safetensors")
+        if not path.exists():
+            return False
+        try:
+            with safe_open(path, "pt", device="cpu") as file:
+                self._check_digest(path, (file.metadata() or {}).get("search"))
+                net.load_state_dict({k: file.get_tensor(k) for k in file.keys()})  # noqa: SIM118
+        except (SafetensorError, RuntimeError) as error:
+            raise self._foreign(path, error) from None
+        return True
+
+    def _file(self, name: str) -> Path:
+        return self.path / name
+
+    def _finish(self, name: str, data: bytes) -> None:
+        if not self._about.exists():
+            _maskfile.write(self._about, self._search.encode())
+        _maskfile.write(self._file(f"{name}.safetensors"), data)
+        self.checkpoint(name).unlink(missing_ok=True)  # its fit is done
+
+    def _check_digest(self, path: Path, digest: str | None) -> None:
+        if digest != self._digest:
+            raise self._foreign(path, "it belongs elsewhere")
+
+    def _foreign(self, path: Path, why: object) -> FileError:
+        reason = str(why).splitlines()[0][:120]
+        return FileError(
+            f"{path} is not from this search ({reason}); delete it, and it will be made again"
+        )
