@@ -57,17 +57,15 @@ class Reconstructor:
             raise InputError(
                 f"the measurements must be one tensor with a batch axis first, got {got}"
             )
-        # evaluation loops switch gradients off; a fit needs them
-        with torch.inference_mode(False), torch.enable_grad():
-            y = y.detach().clone()
-            channels, *size = self._picture_shape(y, physics)
-            options = {"out_channels": channels} | self.prior_options
-            prior = Prior(self.prior, tuple(size), self.seed, **options).to(y.device)
-            fits = (
-                fit(prior, physics, y[i : i + 1], seed=self.seed, **self.fit_options)
-                for i in range(len(y))
-            )
-            return torch.stack([one.image for one in fits]).to(y.device)
+        y = y.detach()
+        channels, *size = self._picture_shape(y, physics)
+        options = {"out_channels": channels} | self.prior_options
+        prior = Prior(self.prior, tuple(size), self.seed, **options).to(y.device)
+        fits = (
+            fit(prior, physics, y[i : i + 1], seed=self.seed, **self.fit_options)
+            for i in range(len(y))
+        )
+        return torch.stack([one.image for one in fits]).to(y.device)
 
     def _picture_shape(self, y: Tensor, physics) -> tuple[int, ...]:
         if self.size is not None:

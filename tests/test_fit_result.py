@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -91,11 +96,21 @@ def test_max_steps_ends_the_fit():
     assert torch.equal(fit.image, quick(steps=7).image)
 
 
-def test_progress_is_shown_or_not(capsys):
-    quick(progress=False)
-    assert capsys.readouterr() == ("", "")
-    quick(progress=True)
-    assert "/12" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("progress", "variable", "shown"), [(True, "", True), (False, "", False), (True, "1", False)]
+)
+def test_progress_is_shown_unless_switched_off_by_argument_or_environment(
+    progress, variable, shown
+):
+    code = f"import tiny_fit; tiny_fit.quick(progress={progress})"
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parent), *sys.path])
+    environment = os.environ | {"TQDM_DISABLE": variable, "PYTHONPATH": path}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "" and ("/12" in done.stderr) == shown
+    assert shown or done.stderr == ""
 
 
 def test_a_fit_says_what_it_is():

@@ -161,5 +161,7 @@ def test_priors_built_in_threads_are_the_ones_built_alone():
         return torch.cat([p.flatten() for p in lk.testing.tiny_prior(seed=seed).parameters()])
 
     seeds = list(range(24))
-    for alone, together in zip(map(build, seeds), lk.parallel(build, seeds, workers=4), strict=True):
+    for alone, together in zip(
+        map(build, seeds), lk.parallel(build, seeds, workers=4), strict=True
+    ):
         assert torch.equal(alone, together)

@@ -29,7 +29,7 @@ GENERATED = {"book/status.md": status_page, "book/api.md": lambda runs: api_page
 
 
 def stage(root: Path, runs: list[Run], folder: Path) -> None:
-    """Fill the staging folder; files that did not change keep their time, for Sphinx to see."""
+    """Fill the staging folder."""
     content: dict[str, bytes] = {}
     for path in prose_files(root):
         name = path.relative_to(root).as_posix()
@@ -40,14 +40,10 @@ def stage(root: Path, runs: list[Run], folder: Path) -> None:
     for run in runs:
         content[f"notebooks/{run.chapter.name}.ipynb"] = run.path.read_bytes()
     content |= vendored(root / "book" / "_vendor")
-    for path in _runs.files_below(folder):
-        if path.relative_to(folder).as_posix() not in content:
-            path.unlink()
     for name, data in content.items():
         target = folder / name
-        if not target.is_file() or target.read_bytes() != data:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
 
 
 def prose_files(root: Path) -> list[Path]:
@@ -128,6 +124,8 @@ def render(
     import yaml
 
     source = work / "stage"
+    for folder in (source, work / "_build"):  # anew: on top of an old build Sphinx neither copies
+        shutil.rmtree(folder, ignore_errors=True)  # changed scripts nor repeats old warnings
     stage(root, runs, source)
     config, toc = work / "_config.yml", work / "_toc.yml"
     config.write_text(yaml.safe_dump(configuration(root)), encoding="utf-8")
@@ -143,7 +141,6 @@ def render(
     log = work / "render.log"
     log.write_text(done.stdout + done.stderr, encoding="utf-8")
     if done.returncode:
-        shutil.rmtree(work / "_build")  # else the next build finds nothing to warn about
         raise Error(_render_failure(done.stdout + done.stderr, source, log))
     return work / "_build" / "html"
 
