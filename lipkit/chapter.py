@@ -10,6 +10,7 @@ import os
 import platform
 import sys
 import time
+import warnings
 from html import escape
 from inspect import formatannotation
 from itertools import takewhile
@@ -144,6 +145,8 @@ def start(namespace: dict[str, Any], /, **profiles: dict[str, Any]) -> Chapter:
     from . import plots
 
     plots.use_style()
+    # a reader wants to know what is wrong, not in which file of which machine it was noticed
+    warnings.formatwarning = lambda message, kind, *_: f"{kind.__name__}: {message}\n"
     return Chapter(values, judged=values["profile"] != "smoke" and not changed)
 
 
