@@ -99,6 +99,8 @@ def curves(
             [x], [y], "o", color=tone, markersize=7, markerfacecolor="none", markeredgewidth=2
         )
         axes.annotate(text, (x, y), (0, 8), textcoords="offset points", ha="center", size=10)
+    if not logx and all(float(v).is_integer() for line in axes.lines for v in line.get_xdata()):
+        axes.xaxis.get_major_locator().set_params(integer=True)
     _end_labels(axes)
     return figure
 
@@ -211,9 +213,14 @@ def _zoom(axes: Axes, array: Any, zoom: tuple[int, int, int], cmap: str, limits:
 
 
 def _end_labels(axes: Axes) -> None:
-    """Write each curve's name at its end, moved apart where two ends meet; many go in a legend."""
+    """Write each curve's name at its end, moved apart where two ends meet.
+
+    Many curves, or curves that end in the middle of the others, get a legend instead.
+    """
     lines = [line for line in axes.lines if not line.get_label().startswith("_")]
-    if len(lines) > 6:
+    last = [line.get_xdata()[-1] for line in lines]
+    left, right = axes.get_xlim()
+    if len(lines) > 6 or max(last) - min(last) > 0.1 * (right - left):
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
         return
     axes.get_ylim()  # lets pending limits take effect

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
+from pprint import pformat
 from types import ModuleType
 from typing import Any
 
@@ -41,13 +43,14 @@ def _public_modules() -> Iterator[ModuleType]:
 
 
 def _members(module: ModuleType) -> Iterator[tuple[str, Any]]:
-    """The public functions and classes that a module offers, in the order of its source."""
-    names = getattr(module, "__all__", None) or [n for n in vars(module) if n[0] != "_"]
-    for name in names:
+    """The public functions and classes that a module offers, and the constants it lists."""
+    listed = getattr(module, "__all__", ())
+    for name in listed or [n for n in vars(module) if n[0] != "_"]:
         member = getattr(module, name)
         home = getattr(member, "__module__", None) or ""
         at_home = home == module.__name__ or home.startswith(module.__name__ + ".")
-        if at_home and (inspect.isfunction(member) or inspect.isclass(member)):
+        constant = name in listed and name.isupper() and not callable(member)
+        if constant or (at_home and (inspect.isfunction(member) or inspect.isclass(member))):
             yield name, member
 
 
@@ -58,6 +61,9 @@ def _section(title: str, text: str, members: dict[str, Any]) -> str:
 
 
 def _entry(name: str, member: Any) -> str:
+    if not callable(member):  # a constant: its value, or of a table what can be asked for
+        shown = tuple(member) if isinstance(member, Mapping) else member
+        return f"### `{name}`\n\n```python\n{pformat(shown, width=88, compact=True)}\n```"
     parts = [f"### `{name}`", _signature(name, member), _markdown(inspect.getdoc(member) or "")]
     if inspect.isclass(member):
         parts += _methods(name.split(".")[-1], member)
@@ -103,12 +109,13 @@ def _signature(name: str, member: Any, method: bool = False) -> str:
     )
     text = f"{name}{signature}"
     if len(text) > 88:
-        text = _one_argument_a_line(text, name, signature)
+        text = _one_argument_a_line(name, signature)
     return f"```python\n{text}\n```"
 
 
 def _plain(annotation: Any) -> Any:
-    return _Plain(annotation) if isinstance(annotation, str) else annotation
+    text = getattr(annotation, "__forward_arg__", annotation)  # a NamedTuple wraps its texts
+    return _Plain(text) if isinstance(text, str) else text
 
 
 def _argument(parameter: inspect.Parameter) -> inspect.Parameter:
@@ -118,22 +125,24 @@ def _argument(parameter: inspect.Parameter) -> inspect.Parameter:
     return parameter.replace(annotation=_plain(parameter.annotation), default=default)
 
 
-def _one_argument_a_line(text: str, name: str, signature: inspect.Signature) -> str:
-    """Take the text apart where the arguments begin, keeping the bare `*` and `/` in place."""
-    end = text.rindex(")", 0, text.rindex(" -> ") if " -> " in text else None)
-    lines, inside = [], text[len(name) + 1 : end]
-    for parameter in reversed(signature.parameters.values()):
-        at = inside.rindex(str(parameter))
-        lines.insert(0, f"    {inside[at:].rstrip(', ')},")
-        inside = inside[:at]
-    first = f"    {inside.rstrip(', ')},\n" if inside.strip(", ") else ""
-    return f"{name}(\n{first}" + "\n".join(lines) + f"\n{text[end:]}"
+def _one_argument_a_line(name: str, signature: inspect.Signature) -> str:
+    lines, before = [], None
+    for parameter in signature.parameters.values():
+        kind = parameter.kind
+        if before is parameter.POSITIONAL_ONLY and kind is not before:
+            lines.append("/")
+        if kind is parameter.KEYWORD_ONLY and before not in (kind, parameter.VAR_POSITIONAL):
+            lines.append("*")
+        lines.append(str(parameter))
+        before = kind
+    returned = str(signature.replace(parameters=())).removeprefix("()")
+    return f"{name}(\n" + "".join(f"    {line},\n" for line in lines) + f"){returned}"
 
 
 def _markdown(text: str) -> str:
-    """A docstring as Markdown: examples become code blocks, the prose stays as it is."""
+    """A docstring as Markdown: examples become code blocks, arguments a list, prose stays."""
     parts, example = [], []
-    for line in [*text.splitlines(), ""]:
+    for line in [*_listed_arguments(text).splitlines(), ""]:
         if line.lstrip().startswith(">>>") or (example and line.strip()):
             example.append(line)
             continue
@@ -143,3 +152,13 @@ def _markdown(text: str) -> str:
             example = []
         parts.append(line)
     return "\n".join(parts).strip()
+
+
+def _listed_arguments(text: str) -> str:
+    """The indented lines after `Args:` as a list, with the names as code."""
+
+    def listed(found: re.Match[str]) -> str:
+        lines = textwrap.dedent(found[1])
+        return "\n" + re.sub(r"^(\w+): ", r"- `\1`: ", lines, flags=re.MULTILINE)
+
+    return re.sub(r"^Args:\n((?: +\S.*(?:\n|$))+)", listed, text, flags=re.MULTILINE)
