@@ -14,47 +14,15 @@ from torch import Tensor, nn
 
 from . import metrics
 from .checkpoint import load_checkpoint, save_checkpoint, signature
-from .errors import Error, InputError
-from .inputs import check_parts, check_picture, check_shapes, is_number, is_whole
+from .errors import Error
+from .inputs import check_parts, check_picture, check_shapes, is_number
 from .interrupt import held_interrupts
 from .masks import Mask
 from .prior import Prior
+from .settings import EMA, PosteriorMean, Settings
 
-PRECISIONS = ("auto", "fp32", "bf16")
 BACKTRACK_EVERY = 100  # steps between two looks back, as published
 COLUMNS = ("step", "loss", "psnr", "ssim", "psnr_raw")
-
-
-@dataclass(frozen=True)
-class EMA:
-    """Exponential average of the outputs, started at the first."""
-
-    weight: float = 0.99
-
-    def __post_init__(self) -> None:
-        if not is_number(self.weight) or not 0 < self.weight < 1:
-            raise InputError(f"the weight of an EMA lies between 0 and 1, got {self.weight!r}")
-
-    def update(self, mean: Tensor, count: int, step: int, x: Tensor) -> tuple[Tensor, int]:
-        return (x.clone() if count == 0 else mean.lerp_(x, 1 - self.weight)), count + 1
-
-
-@dataclass(frozen=True)
-class PosteriorMean:
-    """Mean of the outputs every so many steps after a burn-in: the estimate of SGLD."""
-
-    burn_in: int = 7000
-    every: int = 50
-
-    def __post_init__(self) -> None:
-        if not is_whole(self.burn_in) or not is_whole(self.every, least=1):
-            raise InputError(f"a posterior mean needs burn_in >= 0 and every >= 1, got {self}")
-
-    def update(self, mean: Tensor, count: int, step: int, x: Tensor) -> tuple[Tensor, int]:
-        drawn = step - 1  # the published loop counts from 0
-        if drawn <= self.burn_in or drawn % self.every:
-            return mean, count
-        return (x.clone() if count == 0 else mean.lerp_(x, 1 / (count + 1))), count + 1
 
 
 @dataclass(frozen=True)
@@ -138,7 +106,7 @@ def fit(
     >>> fit.image.shape, fit.steps, fit.reason
     (torch.Size([3, 16, 16]), 20, 'all 20 steps are done')
     """
-    settings = _Settings(
+    settings = Settings(
         steps, lr, input_noise, EMA(average) if is_number(average) else average,
         stop, langevin, weight_decay, backtrack, every, seed, precision,
     )  # fmt: skip
@@ -152,52 +120,10 @@ def fit(
         return run.go(callback, checkpoint, progress)
 
 
-@dataclass(frozen=True)
-class _Settings:
-    steps: int
-    lr: float
-    input_noise: float
-    average: EMA | PosteriorMean | None
-    stop: object
-    langevin: float
-    weight_decay: float
-    backtrack: float | None
-    every: int
-    seed: int
-    precision: str
-
-    def check(self) -> None:
-        for name in ("steps", "every"):
-            value = getattr(self, name)
-            if not is_whole(value, least=1):
-                raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if not is_whole(self.seed):
-            raise InputError(f"seed must be a whole number of at least 0, got {self.seed!r}")
-        for name in ("input_noise", "langevin", "weight_decay"):
-            value = getattr(self, name)
-            if not is_number(value, least=0):
-                raise InputError(f"{name} must be a number of at least 0, got {value!r}")
-        if not is_number(self.lr, least=0) or self.lr == 0:
-            raise InputError(f"lr must be a number above 0, got {self.lr!r}")
-        if self.average is not None and not isinstance(self.average, (EMA, PosteriorMean)):
-            raise InputError(
-                "average must be a weight between 0 and 1, an EMA or a PosteriorMean, "
-                f"got {self.average!r}"
-            )
-        if self.backtrack is not None and not (is_number(self.backtrack) and self.backtrack > 0):
-            raise InputError(f"backtrack is a drop in dB above 0, got {self.backtrack!r}")
-        if self.precision not in PRECISIONS:
-            raise InputError(
-                f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
-            )
-        if self.stop is not None and not hasattr(self.stop, "update"):
-            raise InputError(f"stop must be a rule of lipkit.stop such as WMV(), got {self.stop!r}")
-
-
 class _Run:
     """One fit under way: all that changes from step to step, to be saved and resumed."""
 
-    def __init__(self, prior, op, y, mask, settings: _Settings, reference) -> None:
+    def __init__(self, prior, op, y, mask, settings: Settings, reference) -> None:
         self.s, self.op, self.prior = settings, op, prior.clone()
         device = self.prior.z.device
         # this layout is the faster one for every network here, on CPU and GPU
