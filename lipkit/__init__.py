@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 
 __version__ = "0.1.0"
+
+# Threads that wait for each other should sleep, not spin: beside any other busy program spinning
+# makes a step several times slower. OpenMP reads this once, when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from . import metrics, models, physics, stop
 from .errors import Error, FileError, InputError

@@ -43,14 +43,13 @@ def _public_modules() -> Iterator[ModuleType]:
 
 
 def _members(module: ModuleType) -> Iterator[tuple[str, Any]]:
-    """The public functions and classes that a module offers, and the constants it lists."""
+    """The functions and classes that are at home in a module; all that it lists, if it does."""
     listed = getattr(module, "__all__", ())
     for name in listed or [n for n in vars(module) if n[0] != "_"]:
         member = getattr(module, name)
-        home = getattr(member, "__module__", None) or ""
-        at_home = home == module.__name__ or home.startswith(module.__name__ + ".")
-        constant = name in listed and name.isupper() and not callable(member)
-        if constant or (at_home and (inspect.isfunction(member) or inspect.isclass(member))):
+        at_home = listed or getattr(member, "__module__", None) == module.__name__
+        called = inspect.isfunction(member) or inspect.isclass(member)
+        if (called and at_home) or (name in listed and name.isupper()):
             yield name, member
 
 
