@@ -75,7 +75,7 @@ def test_registry_is_well_formed():
         torch.from_numpy(RAMP / 255).requires_grad_(),
         PIL.Image.fromarray(RAMP),
     ],
-    ids=lambda array: f"{type(array).__name__}-{getattr(array, 'dtype', 'L')}-{getattr(array, 'shape', 'x')}",
+    ids=lambda array: f"{type(array).__name__}-{getattr(array, 'dtype', 'L')}",
 )
 def test_grey_sources_agree(array):
     got = lk.data.image(array)
