@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["CMAP", "COLORS", "bars", "color", "curves", "images", "png", "spectrum", "use_style"]
+__all__ = [
+    "CMAP", "COLORS", "bars", "color", "curves", "images", "matrix", "png", "spectrum", "use_style",
+]  # fmt: skip
 
 
 @styled
@@ -130,6 +132,52 @@ def bars(values: Mapping[str, float | Sequence[float]], xlabel: str, start: floa
     return figure
 
 
+@styled
+def matrix(
+    panels: Mapping[str, Mapping[tuple[str, str], float]],
+    rows: Sequence[str] | Mapping[str, str] | None = None,
+    columns: Sequence[str] | Mapping[str, str] | None = None,
+    base: str | None = None,
+    span: float | None = None,
+    form: str = ".1f",
+) -> Figure:
+    """Heat maps side by side, with the number in each cell: ``{title: {(row, column): value}}``.
+
+    `rows` and `columns` say which to show and in what order; as dicts they also rename. Colours
+    follow the values, or with `base`, the name of a row, how far each value lies above that row's
+    in its column, and end at `span` on either side of zero.
+
+    >>> gains = {("ticket", "moon"): 25.0, ("dense", "moon"): 24.0}
+    >>> figure = matrix({"PSNR (dB)": gains}, base="dense", span=3)
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['25.0', '24.0']
+    """
+    import numpy as np
+
+    pairs = list(next(iter(_filled(panels, "panels").values())))
+    rows, columns = (
+        dict(shown) if isinstance(shown, Mapping) else {n: n for n in shown or found}
+        for shown, found in zip((rows, columns), zip(*pairs, strict=True), strict=True)
+    )
+    grids = [_grid(t, cells, list(rows), list(columns), base) for t, cells in panels.items()]
+    reach = span or max(float(np.nanmax(np.abs(tones))) for _, tones in grids) or 1.0
+    figure = new_figure(0.7 + 0.3 * len(rows), layout="constrained")
+    panes = figure.subplots(1, len(grids), sharey=True, squeeze=False)[0]
+    for axes, title, (values, tones) in zip(panes, panels, grids, strict=True):
+        axes.imshow(tones, cmap=CMAP, vmin=-reach, vmax=reach, aspect="auto")
+        for (i, j), value in np.ndenumerate(values):
+            if value == value:
+                ink = "black" if tones[i, j] > 0.1 * reach else "white"
+                axes.text(j, i, format(value, form), ha="center", va="center", color=ink, size=10)
+        axes.set_title(title)
+        axes.set_xticks(range(len(columns)), columns.values())
+        axes.set_yticks(range(len(rows)), rows.values())
+        axes.tick_params(length=0)
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+    return figure
+
+
 def spectrum(series: Mapping[str, tuple[Any, Any]], ylabel: str = "power") -> Figure:
     """Radial spectra (frequency in cycles per pixel, power) on a logarithmic scale.
 
@@ -161,6 +209,20 @@ def _picture(title: str, picture: Any) -> Any:
             f"Picture {title!r} has shape {array.shape}; give [1 or 3, H, W] or [H, W]."
         )
     return array
+
+
+def _grid(
+    title: str, cells: Mapping, rows: list[str], columns: list[str], base: str | None
+) -> tuple:
+    """The values of a heat map (NaN where there is none), and what colours them."""
+    import numpy as np
+
+    values = np.array([[float(cells.get((r, c), np.nan)) for c in columns] for r in rows])
+    if base is None:
+        return values, values
+    if base not in rows:
+        raise InputError(f"{title!r} has no row {base!r}; its rows are {', '.join(rows)}")
+    return values, values - values[rows.index(base)]
 
 
 def _numbers(label: str, values: Any) -> Any:

@@ -147,3 +147,12 @@ def test_bad_input_gets_one_sentence(call, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_matrix_shows_every_number_and_colours_it_against_the_base() -> None:
+    cells = {("ticket", "moon"): 25.0, ("dense", "moon"): 24.0, ("ticket", "coffee"): 21.0}
+    cells |= {("dense", "coffee"): 23.0}
+    axes = plots.matrix({"PSNR": cells}, base="dense", span=4).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["25.0", "21.0", "24.0", "23.0"]
+    np.testing.assert_array_equal(axes.images[0].get_array(), [[1, -2], [0, 0]])
+    assert axes.images[0].get_clim() == (-4, 4)
