@@ -8,6 +8,7 @@ work wherever ours do; `lipkit.testing` checks the laws for operators of your ow
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,18 +85,18 @@ class SaltAndPepper:
 Noise = Gaussian | Poisson | SaltAndPepper
 
 
-class Operator:
+class Operator(ABC):
     """A linear operator with optional noise; subclasses give `A` and `A_adjoint`."""
 
     noise: Noise | None = None
 
+    @abstractmethod
     def A(self, x: Tensor) -> Tensor:
         """The clean measurement of a picture."""
-        raise NotImplementedError
 
+    @abstractmethod
     def A_adjoint(self, y: Tensor) -> Tensor:
         """The adjoint: <A(x), y> = <x, A_adjoint(y)>."""
-        raise NotImplementedError
 
     def measure(self, x: Tensor, seed: int = 0) -> Tensor:
         """A noisy measurement; the same seed gives the same noise on every device."""

@@ -276,6 +276,9 @@ def test_a_picture_measured_in_inference_mode_can_be_fitted_afterwards(name):
 
 
 def test_the_base_class_asks_for_its_methods():
-    for method in (Operator().A, Operator().A_adjoint):
-        with pytest.raises(NotImplementedError):
-            method(CLEAN)
+    class Half(Operator):
+        def A(self, x):
+            return x
+
+    with pytest.raises(TypeError, match="A_adjoint"):
+        Half()
