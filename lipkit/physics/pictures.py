@@ -1,129 +1,26 @@
-"""Forward operators: what a camera or scanner does to a picture.
-
-Every operator has `A`, its adjoint `A_adjoint`, and `measure`, which applies `A` and adds noise.
-Pictures are [C, H, W] or [N, C, H, W]. The names are those of deepinv, whose operators therefore
-work wherever ours do; `lipkit.testing` checks the laws for operators of your own.
-"""
+"""Operators on ordinary pictures: noise, missing pixels, fewer pixels."""
 
 from __future__ import annotations
 
 import functools
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import InputError
-from .inputs import is_number, is_whole
-
-
-@dataclass(frozen=True)
-class Gaussian:
-    """White noise of standard deviation `sigma` on the [0, 1] scale, clipped to it by default.
-
-    >>> Gaussian(0.1)(torch.zeros(1, 2, 2), torch.Generator().manual_seed(0)).shape
-    torch.Size([1, 2, 2])
-    """
-
-    sigma: float
-    clip: bool = True
-
-    def __post_init__(self) -> None:
-        if not is_number(self.sigma) or self.sigma < 0:
-            raise InputError(
-                f"sigma is a standard deviation on the [0, 1] scale (25/255 is usual) and must be "
-                f"at least 0, got {self.sigma!r}"
-            )
-
-    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        noisy = x + self.sigma * torch.randn(x.shape, generator=generator, dtype=x.dtype)
-        return noisy.clamp(0, 1) if self.clip else noisy
-
-
-@dataclass(frozen=True)
-class Poisson:
-    """Photon noise: counts of mean `peak` at full white, scaled back to [0, 1].
-
-    >>> Poisson(peak=30)(torch.full((1, 2, 2), 0.5), torch.Generator().manual_seed(0)).shape
-    torch.Size([1, 2, 2])
-    """
-
-    peak: float
-    clip: bool = True
-
-    def __post_init__(self) -> None:
-        if not is_number(self.peak) or self.peak <= 0:
-            raise InputError(f"peak is a photon count and must be above 0, got {self.peak!r}")
-
-    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        noisy = torch.poisson(x.clamp_min(0) * self.peak, generator=generator) / self.peak
-        return noisy.clamp(0, 1) if self.clip else noisy
-
-
-@dataclass(frozen=True)
-class SaltAndPepper:
-    """A fraction `amount` of the pixels turned black or white, all channels of a pixel together.
-
-    >>> SaltAndPepper(1.0)(torch.full((3, 2, 2), 0.5), torch.Generator().manual_seed(0)).unique()
-    tensor([0., 1.])
-    """
-
-    amount: float
-
-    def __post_init__(self) -> None:
-        if not is_number(self.amount) or not 0 <= self.amount <= 1:
-            raise InputError(f"amount is a fraction of the pixels, 0 to 1, got {self.amount!r}")
-
-    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        hit = torch.rand(x.shape[-2:], generator=generator) < self.amount
-        white = torch.rand(x.shape[-2:], generator=generator) < 0.5
-        return torch.where(hit, white.to(x.dtype), x)
-
-
-Noise = Gaussian | Poisson | SaltAndPepper
-
-
-class Operator(ABC):
-    """A linear operator with optional noise; subclasses give `A` and `A_adjoint`."""
-
-    noise: Noise | None = None
-
-    @abstractmethod
-    def A(self, x: Tensor) -> Tensor:
-        """The clean measurement of a picture."""
-
-    @abstractmethod
-    def A_adjoint(self, y: Tensor) -> Tensor:
-        """The adjoint: <A(x), y> = <x, A_adjoint(y)>."""
-
-    def measure(self, x: Tensor, seed: int = 0) -> Tensor:
-        """A noisy measurement; the same seed gives the same noise on every device."""
-        if not isinstance(x, Tensor) or not (x.is_floating_point() or x.is_complex()):
-            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise InputError(
-                f"the picture to measure must be a floating-point tensor in [0, 1], got {kind}; "
-                "lipkit.data.image makes one from a file or an array"
-            )
-        y = self._clean(x)
-        if self.noise is None:
-            return y
-        generator = torch.Generator().manual_seed(seed)
-        return self.noise(y.cpu(), generator).to(y)
-
-    def _clean(self, x: Tensor) -> Tensor:
-        return self.A(x)
-
-    __call__ = measure
+from ..errors import InputError
+from ..inputs import is_number, is_whole
+from .base import Operator
+from .noise import Gaussian, Noise
 
 
 class Denoise(Operator):
     """The picture itself plus noise.
 
+    >>> import lipkit as lk
     >>> Denoise(sigma=25 / 255).measure(torch.zeros(3, 8, 8), seed=0).shape
     torch.Size([3, 8, 8])
-    >>> noisy = Denoise(noise=Poisson(peak=30)).measure(torch.rand(3, 8, 8))
+    >>> noisy = Denoise(noise=lk.physics.Poisson(peak=30)).measure(torch.rand(3, 8, 8))
     """
 
     def __init__(self, sigma: float = 25 / 255, noise: Noise | None = None) -> None:

@@ -1,0 +1,44 @@
+"""What every forward operator has: `A`, its adjoint, and a noisy measurement."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .noise import Noise
+
+
+class Operator(ABC):
+    """A linear operator with optional noise; subclasses give `A` and `A_adjoint`."""
+
+    noise: Noise | None = None
+
+    @abstractmethod
+    def A(self, x: Tensor) -> Tensor:
+        """The clean measurement of a picture."""
+
+    @abstractmethod
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        """The adjoint: <A(x), y> = <x, A_adjoint(y)>."""
+
+    def measure(self, x: Tensor, seed: int = 0) -> Tensor:
+        """A noisy measurement; the same seed gives the same noise on every device."""
+        if not isinstance(x, Tensor) or not (x.is_floating_point() or x.is_complex()):
+            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(
+                f"the picture to measure must be a floating-point tensor in [0, 1], got {kind}; "
+                "lipkit.data.image makes one from a file or an array"
+            )
+        y = self._clean(x)
+        if self.noise is None:
+            return y
+        generator = torch.Generator().manual_seed(seed)
+        return self.noise(y.cpu(), generator).to(y)
+
+    def _clean(self, x: Tensor) -> Tensor:
+        return self.A(x)
+
+    __call__ = measure
