@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from html import escape
+from typing import TypeVar
 
 from torch import Tensor
 
 from .errors import InputError
 from .fit import Fit
 from .metrics import psnr
+from .parallel import parallel
 
 Cell = float | int | str | None
+Name = TypeVar("Name", bound=Hashable)
 
 
 class Table:
@@ -71,6 +74,37 @@ def measured(fit: Fit, reference: Tensor, **labels: Cell) -> dict[str, Cell]:
         "weights": sum(int(p.count_nonzero()) for p in fit.net.parameters()),
         "seconds": fit.seconds,
     }
+
+
+def compare(
+    run: Callable[[Name, int], Fit],
+    names: Iterable[Name],
+    seeds: Sequence[int],
+    reference: Tensor,
+    by: str = "network",
+) -> tuple[list[dict[str, Cell]], dict[tuple[Name, int], Fit]]:
+    """`run(name, seed)` for every name and seed, side by side: a row for each fit, and the fits.
+
+    Rows are those of `measured`, labelled with the name in the column `by`.
+
+    >>> import lipkit as lk
+    >>> clean, op = lk.testing.tiny_image(), lk.physics.Denoise(sigma=0.1)
+    >>> def run(name, seed):
+    ...     y = op.measure(clean, seed=seed)
+    ...     steps = {"short": 2, "long": 5}[name]
+    ...     return lk.fit(lk.testing.tiny_prior(), op, y, steps=steps, reference=clean)
+    >>> rows, fits = compare(run, ["short", "long"], [0, 1], clean, by="fit")
+    >>> print(summary(rows, "fit", {"steps": ".0f"}))
+    fit    n  steps
+    short  2  2
+    long   2  5
+    >>> fits["long", 1].steps
+    5
+    """
+    jobs = [(name, seed) for name in names for seed in seeds]
+    fits = dict(zip(jobs, parallel(lambda job: run(*job), jobs), strict=True))
+    rows = [{by: name} | measured(fit, reference) for (name, _), fit in fits.items()]
+    return rows, fits
 
 
 def means(rows: Sequence[Mapping[str, Cell]], by: str, column: str) -> dict[Cell, float]:
