@@ -23,7 +23,8 @@ from .prior import Prior
 # The rest is loaded on first use, so that `import lipkit` costs little more than `import torch`.
 _LAZY_OBJECTS = {"Ticket": "tickets", "Reconstructor": "reconstructor"}
 _LAZY_MODULES = (
-    "book", "chapter", "data", "find", "masks", "plots", "prior", "tables", "testing", "tickets",
+    "book", "chapter", "claims", "classify", "data", "experiment", "find", "gan", "grid", "masks",
+    "mri", "papers", "plots", "prior", "records", "sweep", "tables", "testing", "tickets", "trial",
     "widgets",
 )  # fmt: skip
 

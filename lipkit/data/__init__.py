@@ -7,7 +7,22 @@ the environment variable ``LIPKIT_DATA`` can choose.
 
 from __future__ import annotations
 
+from .faces import faces
 from .images import image, mask, save
+from .labels import digits, labelled
 from .registry import file, names
+from .scans import Scan, scan, scans
 
-__all__ = ["file", "image", "mask", "names", "save"]
+__all__ = [
+    "Scan",
+    "digits",
+    "faces",
+    "file",
+    "image",
+    "labelled",
+    "mask",
+    "names",
+    "save",
+    "scan",
+    "scans",
+]
