@@ -14,7 +14,8 @@ The prior itself stays as it is, ties are broken by order, and a layer that lose
 named in a warning.
 
 Iterative magnitude pruning (`imp`, and `imp_multi` for several images) trains before each pruning
-and returns an `Imp`, which holds the masks of all rounds.
+and returns an `Imp`, which holds the masks of all rounds. Optimal Eye Surgeon (`oes`, and
+`oes_multi`) learns a mask for the initial weights by gradients, without training them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from .at_init import grasp, magnitude, random, snip, synflow
 from .codes import image_codes
 from .imp import imp
 from .multi import imp_multi
+from .oes import Oes, auto_density, oes, oes_multi
 from .rounds import Imp, Round
 from .schedule import FIRST_CONVS, densities, rounds_to
 from .scores import grasp_scores, snip_scores, synflow_scores
@@ -30,7 +32,9 @@ from .scores import grasp_scores, snip_scores, synflow_scores
 __all__ = [
     "FIRST_CONVS",
     "Imp",
+    "Oes",
     "Round",
+    "auto_density",
     "densities",
     "grasp",
     "grasp_scores",
@@ -38,6 +42,8 @@ __all__ = [
     "imp",
     "imp_multi",
     "magnitude",
+    "oes",
+    "oes_multi",
     "random",
     "rounds_to",
     "snip",

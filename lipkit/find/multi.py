@@ -53,7 +53,7 @@ def imp_multi(
             raise InputError(f"imp_multi takes no {name}; it has reference_targets, a list")
     if reference_targets is not None:
         ops, ys = Denoise(0.0), reference_targets
-    joint, y = _joined(prior, ops, ys)
+    joint, y = joined(prior, ops, ys)
     if codes == "shared":
         return imp(prior, joint, y, seed=seed, **options)
     each = PerImage(prior, image_codes(prior, len(y), seed))
@@ -79,7 +79,14 @@ class Joint:
         return torch.cat([op.A(one) for op, one in zip(self.ops, pictures, strict=True)])
 
 
-def _joined(prior: Prior, ops, ys: Sequence[Tensor]) -> tuple[Joint, Tensor]:
+def joined(prior: Prior, ops, ys: Sequence[Tensor]) -> tuple[Joint, Tensor]:
+    """Several measurements as one: operators side by side, measurements stacked.
+
+    >>> import lipkit as lk
+    >>> op = lk.physics.Denoise()
+    >>> joined(lk.testing.tiny_prior(), op, [torch.rand(3, 16, 16)] * 2)[1].shape
+    torch.Size([2, 3, 16, 16])
+    """
     ys = list(ys)
     if not ys:
         raise InputError("imp_multi needs at least one measurement, got none")

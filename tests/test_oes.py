@@ -1,0 +1,234 @@
+"""Optimal Eye Surgeon: its loss beside a literal one, counts, resuming, refusals."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+import lipkit as lk
+from lipkit.find import auto_density, oes, oes_multi
+from lipkit.find.eye import Eye, eye_settings
+from lipkit.find.relaxed import PENALTIES, kl_slope, logistic_noise, relax_
+from lipkit.masks import covered
+from lipkit.testing import tiny_image, tiny_prior
+
+CLEAN = tiny_image()
+OP = lk.physics.Denoise(sigma=0.1)
+Y = OP.measure(CLEAN)
+
+pytestmark = pytest.mark.filterwarnings("ignore::lipkit.masks.LayerCollapseWarning")
+
+
+def settings(**changes):
+    named = dict(
+        density=0.1, steps=30, lr=0.1, lam=1e-6, p0=None, reg="kl", samples=1, temperature=0.2,
+        scope="all", seed=0, precision="auto",
+    ) | changes  # fmt: skip
+    return eye_settings(*named.values())
+
+
+def literal(net, z, y, v, g1, g0, lam: float, p0: float, temperature: float = 0.2):
+    """Mean squared error plus summed divergence under two Gumbel draws a weight, word by word."""
+    p = torch.sigmoid(v)
+    keep = torch.exp((torch.log(p) + g1) / temperature)
+    drop = torch.exp((torch.log(1 - p) + g0) / temperature)
+    m = keep / (keep + drop)
+    weights, start = {}, 0
+    for name, w in net.named_parameters():
+        weights[name] = w.detach() * m[start : start + w.numel()].reshape(w.shape)
+        start += w.numel()
+    x = torch.func.functional_call(net, weights, (z,))
+    divergence = p * torch.log((p + 1e-6) / p0) + (1 - p) * torch.log((1 - p + 1e-6) / (1 - p0))
+    return ((x - y) ** 2).mean() + lam * divergence.sum()
+
+
+def test_loss_and_gradient_are_those_of_two_gumbel_draws(monkeypatch):
+    prior = tiny_prior().double()
+    y, lam, p0 = Y.double()[None], 1e-3, 0.1
+    draw = torch.Generator().manual_seed(5)
+    total = sum(p.numel() for p in prior.net.parameters())
+    g1, g0 = (
+        -torch.log(-torch.log(torch.rand(total, generator=draw, dtype=torch.float64)))
+        for _ in range(2)
+    )
+    v = 3 * torch.randn(total, generator=draw, dtype=torch.float64)
+
+    logits = v.clone().requires_grad_(True)
+    expected = literal(prior.clone().net, prior.z, y, logits, g1, g0, lam, p0)
+    expected.backward()
+
+    eye = Eye(prior, OP, y, settings(lam=lam, p0=p0))
+    flat, ours = [], {}
+    for name, p in covered(prior.net, "all"):  # noise and logits in the order of our vector
+        ours[name] = torch.arange(len(flat), len(flat) + p.numel()).reshape(p.shape)
+        flat.extend([name] * p.numel())
+    order = torch.cat([(i.movedim(1, -1) if i.ndim == 4 else i).flatten() for i in ours.values()])
+    monkeypatch.setattr(
+        "lipkit.find.eye.logistic_noise", lambda out, _: out.copy_((g1 - g0)[order])
+    )
+    with torch.no_grad():
+        eye.logits.copy_(v[order])
+    loss = eye._draw()
+    eye._pull()
+    penalty = PENALTIES["kl"](eye.logits.detach().sigmoid(), eye.p0)
+    assert float(loss.detach() + lam * penalty) == pytest.approx(expected.item(), rel=1e-10)
+    torch.testing.assert_close(eye.logits.grad, logits.grad[order], rtol=1e-8, atol=1e-12)
+
+
+def test_one_logistic_draw_has_the_law_of_two_gumbel_draws():
+    draw, n = torch.Generator().manual_seed(0), 200_000
+    logistic = logistic_noise(torch.empty(n), draw).double().sort().values
+    u = torch.rand(2, n, generator=draw, dtype=torch.float64)
+    gumbel = -torch.log(-torch.log(u))
+    pair = (gumbel[0] - gumbel[1]).sort().values
+    grid = torch.linspace(-8, 8, 200, dtype=torch.float64)
+    gap = (torch.searchsorted(logistic, grid) - torch.searchsorted(pair, grid)).abs().max() / n
+    assert gap < 1.95 * math.sqrt(2 / n)  # Kolmogorov and Smirnov's bound, at one in a thousand
+    assert torch.isfinite(logistic).all()
+
+
+@pytest.mark.parametrize("reg", ["kl", "l1", "centred"])
+def test_slopes_of_the_penalties(reg):
+    eye = Eye(tiny_prior().double(), OP, Y.double(), settings(reg=reg, lam=0.5))
+    with torch.no_grad():
+        eye.logits.normal_(generator=torch.Generator().manual_seed(1))
+    v = eye.logits.detach().clone().requires_grad_(True)
+    (0.5 * PENALTIES[reg](v.sigmoid(), eye.p0)).backward()
+    eye._pull()
+    torch.testing.assert_close(eye.logits.grad, v.grad, rtol=1e-9, atol=1e-14)
+
+
+def test_the_divergence_pulls_as_published():
+    """A weight without a gradient of its own, p0 = 0.05, lr 0.01: the published speed of lam."""
+    for lam, steps, p in ((1e-9, 1000, 0.355), (1e-9, 5000, 0.151), (1e-8, 1000, 0.120)):
+        v = torch.zeros(1, dtype=torch.float64)
+        adam = torch.optim.Adam([v], lr=0.01)
+        for _ in range(steps):
+            q = v.sigmoid()
+            v.grad = lam * kl_slope(q, 0.05) * q * (1 - q)
+            adam.step()
+        assert float(v.sigmoid()) == pytest.approx(p, abs=2e-3)
+
+
+def test_relaxed_masks_are_no_slow_numbers():
+    mask = relax_(torch.tensor([-16.0, 16.0]), torch.tensor([-20.0, 20.0]), 0.2)
+    assert 0 < mask[0] < 1e-12 and mask[1] == 1
+    assert mask[0] > torch.finfo(torch.float32).tiny
+
+
+@pytest.mark.parametrize("scope", ["all", "conv"])
+@pytest.mark.parametrize("density", [0.5, 0.03])
+def test_count_is_exact_and_the_prior_untouched(scope, density):
+    prior = tiny_prior()
+    before = {k: v.clone() for k, v in prior.state_dict().items()}
+    mask = oes(prior, OP, Y, density, steps=5, scope=scope)
+    total = sum(p.numel() for _, p in covered(prior.net, scope))
+    assert mask.total == total and mask.kept == int(density * total)
+    assert all(torch.equal(v, before[k]) for k, v in prior.state_dict().items())
+    assert all(p.requires_grad for p in prior.net.parameters())
+
+
+def test_a_search_makes_the_picture_appear_and_reaches_the_density():
+    prior = tiny_prior((32, 32))
+    clean = tiny_image((32, 32))
+    y = OP.measure(clean)
+    found = oes(prior, OP, y, 0.2, steps=300, details=True)
+    assert found.history["loss"][-1] < 0.8 * found.history["loss"][0]
+    assert found.history["kept"][-1] == pytest.approx(0.4, abs=0.08)
+    masked, shuffled = prior.clone(), prior.clone()
+    found.mask.apply(masked.net)
+    found.mask.shuffled(0).apply(shuffled.net)
+    with torch.no_grad():
+        gain = lk.metrics.psnr(masked()[0], clean) - lk.metrics.psnr(shuffled()[0], clean)
+    assert gain > 1.5
+    assert found.at(0.1).kept == int(0.1 * found.mask.total)
+    assert (found.at(0.1) & found.mask) == found.at(0.1)
+
+
+def test_same_seed_same_mask_other_seed_another():
+    first, again, other = (oes(tiny_prior(), OP, Y, 0.1, steps=10, seed=s) for s in (0, 0, 1))
+    assert first == again != other
+
+
+def test_interrupted_search_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path):
+    class Interrupting(lk.physics.Denoise):
+        calls = 0
+
+        def A(self, x):
+            self.calls += 1
+            if self.calls == 7:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().A(x)
+
+    path = tmp_path / "search.safetensors"
+    options = dict(steps=12, details=True, checkpoint=path, progress=False)
+    stopping = Interrupting(0.1)
+    stopping.__class__.__name__ = "Denoise"  # the same operator, but for the interruption
+    partial = oes(tiny_prior(), stopping, Y, 0.1, **options)
+    assert partial.interrupted and partial.steps == 7
+    resumed = oes(tiny_prior(), OP, Y, 0.1, **options)
+    whole = oes(tiny_prior(), OP, Y, 0.1, **(options | {"checkpoint": None}))
+    assert not resumed.interrupted and resumed.steps == 12
+    assert all(torch.equal(resumed.logits[n], v) for n, v in whole.logits.items())
+    np.testing.assert_array_equal(resumed.history["loss"], whole.history["loss"])
+    with pytest.raises(lk.InputError, match="another search: its lr differ"):
+        oes(tiny_prior(), OP, Y, 0.1, lr=0.2, **options)
+    path.write_bytes(b"no such thing")
+    with pytest.raises(lk.FileError, match="no checkpoint of a mask search"):
+        oes(tiny_prior(), OP, Y, 0.1, **options)
+
+
+def test_probabilities_for_each_layer():
+    prior = tiny_prior()
+    p0 = {n: 0.5 if n.startswith("head") else 0.01 for n, _ in covered(prior.net, "all")}
+    found = oes(prior, OP, Y, 0.1, p0=p0, lam=1.0, steps=300, lr=0.1, details=True)
+    kept = {n: float(v.sigmoid().mean()) for n, v in found.logits.items()}
+    assert kept["head.weight"] == pytest.approx(0.5, abs=0.02)
+    assert kept["down0a.conv.weight"] == pytest.approx(0.01, abs=0.008)
+
+
+def test_auto_density_keeps_a_fifth_of_a_weight_for_each_value():
+    prior = lk.Prior("oes", 64, levels=3)
+    mask = oes(prior, OP, OP.measure(tiny_image((64, 64))), "auto", steps=1)
+    assert mask.kept == pytest.approx(0.2 * 3 * 64 * 64, abs=1)
+    assert auto_density(tiny_prior((64, 64)), "conv") == pytest.approx(2457.6 / 3632)
+
+
+def test_any_operator_and_prior():
+    decoder = lk.Prior("deep-decoder", (16, 16), levels=1, width=8)
+    inpaint = lk.physics.Inpaint.random((3, 16, 16), density=0.5, seed=0)
+    assert oes(decoder, inpaint, inpaint.measure(CLEAN), 0.5, steps=3).density == 0.5
+    ys = [OP.measure(CLEAN, seed=0), OP.measure(1 - CLEAN, seed=1)]
+    joint = oes_multi(tiny_prior(), OP, ys, 0.1, steps=3, details=True)
+    assert joint.mask.kept == 387 and len(joint.logits) == 46
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(density=0), "density is the fraction"),
+        (dict(steps=0), "steps must be a whole number"),
+        (dict(lr=0), "lr must be 'auto' or a number above 0"),
+        (dict(lam=-1), "lam must be 'auto' or a number of at least 0"),
+        (dict(p0=1.0), "p0 is a probability"),
+        (dict(p0={"head.weight": 0.5}), "p0 must name every parameter"),
+        (dict(reg="l2"), "reg must be one of kl, l1, centred, none"),
+        (dict(samples=0), "samples must be"),
+        (dict(temperature=0), "temperature must be"),
+        (dict(scope="bias"), "scope must be one of"),
+        (dict(precision="fp8"), "precision must be one of"),
+    ],
+)
+def test_bad_input_is_one_clear_sentence(options, message):
+    with pytest.raises(lk.InputError, match=message):
+        oes(tiny_prior(), OP, Y, **({"steps": 2} | options))
+
+
+def test_a_measurement_of_another_size_is_refused():
+    with pytest.raises(lk.InputError, match="the measurement has shape"):
+        oes(tiny_prior(), OP, torch.rand(3, 8, 8), 0.1, steps=2)
