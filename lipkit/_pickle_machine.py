@@ -90,6 +90,14 @@ class Name:
     text: str
 
 
+class _AnyClass:
+    """Contains every name; what it allows is narrowed in `Machine._call`."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+ANY_CLASS = _AnyClass()
 _PUBLIC_MODULES = {"posix": "os", "nt": "os", "__builtin__": "builtins"}
 _MARK = object()
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
@@ -108,7 +116,7 @@ class Machine:
         budget: Budget,
         calls: dict[str, Callable] | None = None,
         fetch: Callable[[Any], Storage] | None = None,
-        inert: Collection[str] = (),
+        inert: Collection[str] | _AnyClass = (),
     ):
         self.budget, self.fetch, self.inert = budget, fetch, inert
         self.calls = {"collections.OrderedDict": _new_dict} | (calls or {})
@@ -187,11 +195,13 @@ class Machine:
     def _call(self, name: Any, arguments: Any, op: str) -> Any:
         if not isinstance(name, Name) or not isinstance(arguments, tuple):
             raise Refusal("calls something that is not a name; refused")
-        if name.text in self.inert:
+        if op == "REDUCE" and name.text in self.calls:
+            return self.calls[name.text](*arguments)
+        # of a class nobody knows only the plain attributes are taken, nothing that it computes
+        plain = op == "NEWOBJ" and not arguments
+        if name.text in self.inert and (plain or self.inert is not ANY_CLASS):
             return Inert(name.text, arguments)
-        if op == "NEWOBJ" or name.text not in self.calls:
-            raise Refusal(f"builds an object of {name.text}, which tensors never need; refused")
-        return self.calls[name.text](*arguments)
+        raise Refusal(f"builds an object of {_shown(name.text)}, which tensors never need; refused")
 
     def _set_state(self, state: Any) -> None:
         target = self.stack[-1]

@@ -24,10 +24,19 @@ from typing import IO, Any
 
 import torch
 
-from ._pickle_machine import MAX_BYTES, Budget, Inert, Machine, Refusal, Storage, is_count
+from ._pickle_machine import (
+    ANY_CLASS,
+    MAX_BYTES,
+    Budget,
+    Inert,
+    Machine,
+    Refusal,
+    Storage,
+    is_count,
+)
 from .errors import FileError
 
-__all__ = ["Inert", "read_tensors"]
+__all__ = ["ANY_CLASS", "Inert", "read_tensors"]
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of a torch.save file in the old layout
 _LEGACY_PROTOCOL = 1001
@@ -43,6 +52,7 @@ def read_tensors(
         path: a file written by ``torch.save`` or by ``pickle.dump`` of a tensor.
         allow_inert: full names of classes that may occur beside the tensors; their objects
             become `Inert` records of the stored state. Everything else is refused by name.
+            `ANY_CLASS` allows objects of every class that hold plain attributes and no more.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +67,7 @@ def read_tensors(
         raise FileError(f"{path} cannot be read ({error.strerror or error}).") from error
     with file:
         try:
-            return _read_checked(file, frozenset(allow_inert))
+            return _read_checked(file, allow_inert)
         except Refusal as refusal:
             raise FileError(f"{path.name} {refusal}.") from None
         except Exception as error:  # a file made to confuse can fail at any instruction

@@ -10,11 +10,14 @@ from torch import nn
 from ..errors import InputError
 from .decoder import DeepDecoder
 from .hourglass import Hourglass, center_crop
+from .pgan import Critic, Generator
 from .reference import load_reference, reference_names
 
 __all__ = [
     "PRESETS",
+    "Critic",
     "DeepDecoder",
+    "Generator",
     "Hourglass",
     "build",
     "center_crop",
@@ -38,6 +41,11 @@ PRESETS: dict[str, tuple[type[nn.Module], dict]] = {
     "dip-library": (Hourglass, dict(in_channels=1, **_LIBRARY)),
     "oes": (Hourglass, dict(downsample="avg", **_LIBRARY)),
     "deep-decoder": (DeepDecoder, {}),
+}
+# networks to be trained on many pictures: no prior by themselves
+_TRAINED: dict[str, tuple[type[nn.Module], dict]] = {
+    "pgan": (Generator, {}),
+    "pgan-critic": (Critic, {}),
 }
 
 
@@ -72,8 +80,10 @@ def build(name: str, **given) -> nn.Module:
 
 
 def _preset(name: str) -> tuple[type[nn.Module], dict]:
-    if name not in PRESETS:
-        near = difflib.get_close_matches(str(name), PRESETS, 1)
+    networks = PRESETS | _TRAINED
+    if name not in networks:
+        near = difflib.get_close_matches(str(name), networks, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"unknown network {name!r}; the networks are: {', '.join(PRESETS)}.{hint}")
-    return PRESETS[name]
+        known = ", ".join(networks)
+        raise InputError(f"unknown network {name!r}; the networks are: {known}.{hint}")
+    return networks[name]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import FileError, InputError
 from .decoder import DeepDecoder
 from .hourglass import Hourglass
+from .pgan import Critic, Generator
 
 
 def reference_names(net: nn.Module) -> dict[str, str]:
@@ -21,14 +24,22 @@ def reference_names(net: nn.Module) -> dict[str, str]:
         return _hourglass_names(net)
     if isinstance(net, DeepDecoder):
         return _decoder_names(net)
+    if isinstance(net, (Generator, Critic)):
+        return _pgan_names(net)
     raise InputError(
         f"no published names are known for a {type(net).__name__}; "
-        "they are for Hourglass and DeepDecoder"
+        "they are for Hourglass, DeepDecoder, Generator and Critic"
     )
 
 
-def load_reference(net: nn.Module, state_dict: dict[str, Tensor]) -> nn.Module:
+def load_reference(
+    net: nn.Module, state_dict: dict[str, Tensor] | str | os.PathLike, part: str | None = None
+) -> nn.Module:
     """Load a published state dict (keys with or without `module.`) into our network.
+
+    Or a published file of one, which is read without running what is pickled in it. A checkpoint
+    of a GAN has several: `part` is "avgG" (the moving average, as for a `Generator` by default),
+    "netG" or "netD" (for a `Critic`).
 
     >>> from lipkit.models import build
     >>> net = build("deep-decoder", levels=1, width=2)
@@ -38,12 +49,16 @@ def load_reference(net: nn.Module, state_dict: dict[str, Tensor]) -> nn.Module:
     >>> int(net.head.weight.detach().sum())
     6
     """
-    given = {k.removeprefix("module."): v for k, v in state_dict.items()}
+    if not isinstance(state_dict, dict):
+        from .._unpickle import ANY_CLASS, read_tensors
+
+        state_dict = read_tensors(state_dict, allow_inert=ANY_CLASS)
+    given = {_plain(key): value for key, value in _part(net, state_dict, part).items()}
     names = reference_names(net)
     wanted = {}
     for ours in net.state_dict():
         module, _, leaf = ours.rpartition(".")
-        wanted[ours] = f"{names[module]}.{leaf}"
+        wanted[ours] = _plain(f"{names[module]}.{leaf}")
     _check_keys(given, set(wanted.values()))
     state = net.state_dict()
     for ours, theirs in wanted.items():
@@ -58,6 +73,26 @@ def load_reference(net: nn.Module, state_dict: dict[str, Tensor]) -> nn.Module:
         state[ours] = value.to(state[ours])
     net.load_state_dict(state)
     return net
+
+
+_PARTS = ("avgG", "netG", "netD")
+
+
+def _part(net: nn.Module, content: dict, part: str | None) -> dict:
+    """The state dict of one network out of a checkpoint, or the content if it is one already."""
+    if part is not None and part not in _PARTS:
+        raise InputError(f"part must be one of {', '.join(_PARTS)}, got {part!r}")
+    if part is None and not isinstance(content.get("netG"), dict):
+        return content
+    part = part or ("netD" if isinstance(net, Critic) else "avgG")
+    if not isinstance(content.get(part), dict):
+        raise FileError(f"the checkpoint has no {part!r}; it holds: {', '.join(map(str, content))}")
+    return content[part]
+
+
+def _plain(key: str) -> str:
+    """Wrappers of layers and of whole networks are called `module` and come and go."""
+    return ".".join(name for name in str(key).split(".") if name != "module")
 
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -112,3 +147,15 @@ def _decoder_names(net: DeepDecoder) -> dict[str, str]:
         names[f"norm{i}"] = str(number)
         number += 1
     return names | {"head": f"{number}.1"}
+
+
+def _pgan_names(net: Generator | Critic) -> dict[str, str]:
+    names = {f"scales.{i}.{k}": f"scaleLayers.{i}.{k}" for i in range(net.levels) for k in (0, 1)}
+    if isinstance(net, Generator):
+        names |= {f"to_rgb.{i}": f"toRGBLayers.{i}" for i in range(net.levels + 1)}
+        names |= {"format": "formatLayer", "start": "groupScale0.0"}
+    else:
+        names |= {f"from_rgb.{i}": f"fromRGBLayers.{i}" for i in range(net.levels + 1)}
+        names |= {"decision": "decisionLayer"}
+        names |= {f"last.{k}": f"groupScaleZero.{k}" for k in (0, 1)}
+    return {ours: f"{theirs}.module" for ours, theirs in names.items()}

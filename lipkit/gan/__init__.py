@@ -1,0 +1,33 @@
+"""Trained generators as priors: search their range, prune them to tickets, train one.
+
+A picture is explained by the latent vector whose picture fits the measurement best. What the
+generator cannot make, no search can find: `project` shows how close its range comes.
+`python -m lipkit.gan.train` trains one on procedural faces.
+"""
+
+from __future__ import annotations
+
+from .files import load, save
+from .quality import sliced_wasserstein
+from .search import Found, picture, project, search
+from .tickets import Tickets, imp, magnitude, masked, random
+from .training import Plan, Training
+from .wgan import Duel
+
+__all__ = [
+    "Duel",
+    "Found",
+    "Plan",
+    "Tickets",
+    "Training",
+    "imp",
+    "load",
+    "magnitude",
+    "masked",
+    "picture",
+    "project",
+    "random",
+    "save",
+    "search",
+    "sliced_wasserstein",
+]

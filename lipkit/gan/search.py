@@ -1,0 +1,315 @@
+"""Search the range of a generator for the picture that was measured."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import Error, InputError
+from ..inputs import check_picture, is_number, is_whole
+from ..interrupt import held_interrupts
+from ..physics import Denoise
+
+LOSSES = ("l2", "l4", "mom")
+SHUFFLES = ("fresh", "fixed")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The result of a search.
+
+    `image` is that of the best restart, judged by its loss on the measurement, never by the
+    reference; `images`, `z` and `losses` are those of all restarts. `history` has the arrays step
+    [T], loss [T, restarts] and, with a reference, error and psnr [T, restarts]; `error` is the
+    mean squared error of pictures from -1 to 1, as the papers count it: four times ours.
+    """
+
+    image: Tensor
+    images: Tensor
+    z: Tensor
+    losses: np.ndarray
+    history: dict[str, np.ndarray]
+    steps: int
+    reason: str
+    seconds: float
+
+    def __repr__(self) -> str:
+        c, h, w = self.image.shape
+        return f"Found({c}x{h}x{w}, {self.steps} steps in {self.seconds:.1f} s: {self.reason})"
+
+
+def picture(generator: nn.Module, z: Tensor) -> Tensor:
+    """The pictures of latent vectors on the scale from 0 to 1, not clipped.
+
+    >>> from lipkit.models import Generator
+    >>> picture(Generator(4, 4, (4,)), torch.zeros(2, 4)).mean()
+    tensor(0.5000, grad_fn=<MeanBackward0>)
+    """
+    return (generator(z) + 1) / 2
+
+
+def search(
+    generator: nn.Module,
+    op,
+    y: Tensor,
+    *,
+    loss: str = "l2",
+    steps: int = 1500,
+    lr: float = 0.01,
+    restarts: int = 1,
+    average: int = 0,
+    blocks: int = 50,
+    shuffle: str = "fresh",
+    patience: int | None = None,
+    reference: Tensor | None = None,
+    every: int = 50,
+    seed: int = 0,
+    progress: bool = True,
+) -> Found:
+    """Minimize over latent vectors the misfit of the generator's picture to the measurement `y`.
+
+    Args:
+        loss: "l2", the mean of squared residuals; "l4", half the sum of their fourth powers, which
+            published inpainting minimizes; "mom", a median of means, which stands corrupted data.
+        restarts: latent vectors searched side by side, each as if it were alone.
+        average: take the mean of the latent vectors of this many last steps instead of the last.
+        blocks: of "mom": the residuals are split at random into this many blocks. A second latent
+            vector plays against the first, and only the block where their difference in fit is the
+            median one counts: with fewer than half as many corrupted residuals as blocks, that
+            block has a clean difference below and above it.
+        shuffle: of "mom": "fresh" blocks for each move of either player, or "fixed" ones, as in the
+            original program (which also averaged the last 200 steps of 2 restarts).
+        patience: stop when no restart's loss has fallen by a thousandth for this many steps.
+        reference: the clean picture; it is measured against and changes nothing.
+
+    >>> import lipkit as lk
+    >>> net = lk.models.build("pgan", latent=4, depth0=4, scales=(4, 4))
+    >>> op = lk.physics.CompressedSensing((3, 16, 16), m=60, corrupted=4)
+    >>> y = op.measure(lk.data.faces(1, size=16)[0])
+    >>> lk.gan.search(net, op, y, loss="mom", blocks=12, steps=5).image.shape
+    torch.Size([3, 16, 16])
+    """
+    settings = _Settings(loss, steps, lr, restarts, average, blocks, shuffle, patience, every, seed)
+    _check_parts(generator, op, y, reference)
+    with torch.inference_mode(False), torch.enable_grad():
+        return _Search(generator, op, y, settings, reference).go(progress)
+
+
+def project(generator: nn.Module, image: Tensor, **settings) -> Found:
+    """The picture in the generator's range that is closest to `image`: what no search can beat.
+
+    Takes the settings of `search`.
+
+    >>> from lipkit.models import Generator
+    >>> project(Generator(4, 4, (4, 4)), torch.rand(3, 16, 16), steps=3).steps
+    3
+    """
+    return search(generator, Denoise(0.0), image, reference=image, **settings)
+
+
+def _check_parts(generator: nn.Module, op, y: Tensor, reference: Tensor | None) -> None:
+    if not isinstance(generator, nn.Module) or not hasattr(generator, "latent"):
+        raise InputError(
+            "the generator must be a network with a latent width, such as "
+            f"lipkit.models.build('pgan') or lipkit.gan.load(...), got a {type(generator).__name__}"
+        )
+    if not callable(getattr(op, "A", None)):
+        raise InputError(
+            "op must be an operator with a method A, such as lipkit.physics.Denoise(), "
+            f"got a {type(op).__name__}"
+        )
+    check_picture("measurement", y)
+    if reference is not None:
+        check_picture("reference", reference)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    loss: str
+    steps: int
+    lr: float
+    restarts: int
+    average: int
+    blocks: int
+    shuffle: str
+    patience: int | None
+    every: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name, known in (("loss", LOSSES), ("shuffle", SHUFFLES)):
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
+                )
+        least = {"steps": 1, "restarts": 1, "average": 0, "blocks": 1, "every": 1, "seed": 0}
+        if self.patience is not None:
+            least["patience"] = 1
+        for name, bound in least.items():
+            if not is_whole(getattr(self, name), bound):
+                raise InputError(
+                    f"{name} must be a whole number of at least {bound}, "
+                    f"got {getattr(self, name)!r}"
+                )
+        if not is_number(self.lr) or self.lr <= 0:
+            raise InputError(f"lr must be a number above 0, got {self.lr!r}")
+
+
+class _Search:
+    """One search under way. `z` holds the latent vectors, `rival` those that play against them."""
+
+    def __init__(self, generator: nn.Module, op, y: Tensor, s: _Settings, reference) -> None:
+        self.s, self.op = s, op
+        self.generator = copy.deepcopy(generator).requires_grad_(False)
+        self.generator.to(memory_format=torch.channels_last)
+        device = next(generator.parameters()).device
+        self.y = y.detach().to(device)
+        self.reference = None if reference is None else reference.detach().to(device)
+        draw = torch.Generator().manual_seed(s.seed)
+        # one restart after the other: the first is the same however many there are
+        pairs = [torch.randn(2, generator.latent, generator=draw) for _ in range(s.restarts)]
+        self.z, self.rival = (v.clone().requires_grad_() for v in torch.stack(pairs, 1).to(device))
+        self.adam = torch.optim.Adam([self.z], s.lr)
+        self.rival_adam = torch.optim.Adam([self.rival], s.lr, maximize=True)
+        self.random = torch.Generator().manual_seed(s.seed + 1)
+        self.mean, self.count = torch.zeros_like(self.z, requires_grad=False), 0
+        self.rows: list[list[Tensor]] = []
+        self.order: Tensor | None = None
+
+    def go(self, progress: bool) -> Found:
+        from tqdm import tqdm
+
+        start, step, reason = time.perf_counter(), 0, ""
+        silent = {} if progress else {"disable": True}
+        bar = tqdm(total=self.s.steps, leave=False, desc="search", **silent)
+        try:
+            with held_interrupts() as release:
+                while step < self.s.steps and not reason:
+                    losses = self._step()
+                    step += 1
+                    if step > self.s.steps - self.s.average:
+                        self.count += 1
+                        self.mean += (self.z.detach() - self.mean) / self.count
+                    if step % self.s.every == 0 or step == self.s.steps:
+                        self._measure(step, losses)
+                        bar.update(step - bar.n)
+                        reason = self._settled()
+                    release()
+        except KeyboardInterrupt:
+            reason = f"interrupted at step {step} of {self.s.steps}"
+        finally:
+            bar.close()
+        reason = reason or f"all {self.s.steps} steps are done"
+        return self._result(step, reason, time.perf_counter() - start)
+
+    def _step(self) -> Tensor:
+        """Move the latent vectors, and their rivals; the losses before the move."""
+        if self.s.loss != "mom":
+            losses = self._misfit(self._residuals(self.z))
+            self._move(self.adam, losses.sum())
+            return losses.detach()
+        ours, theirs = (self._residuals(z).square() for z in (self.z, self.rival))
+        blocks = self._blocks()
+        losses = _median(blocks(ours.detach()))
+        self._move(self.adam, _median(blocks(ours) - blocks(theirs.detach())).sum())
+        with torch.no_grad():
+            ours = self._residuals(self.z).square()
+        blocks = self._blocks()
+        self._move(self.rival_adam, _median(blocks(ours) - blocks(theirs)).sum())
+        return losses
+
+    def _move(self, adam: torch.optim.Adam, objective: Tensor) -> None:
+        adam.zero_grad(set_to_none=True)
+        objective.backward()
+        adam.step()
+
+    def _residuals(self, z: Tensor) -> Tensor:
+        """What the pictures of `z` leave unexplained: [restarts, measurements]."""
+        x = picture(self.generator, z)
+        predicted = self.op.A(x)
+        if not self.rows:
+            self._check_shapes(x, predicted)
+        return (predicted - self.y).abs().flatten(1)
+
+    def _check_shapes(self, x: Tensor, predicted: Tensor) -> None:
+        if predicted.shape[1:] != self.y.shape:
+            raise InputError(
+                f"the measurement has shape {tuple(self.y.shape)}, but the operator makes "
+                f"{tuple(predicted.shape[1:])} of the generator's pictures; "
+                "measure a picture of the size that the generator makes"
+            )
+        if self.reference is not None and self.reference.shape != x.shape[1:]:
+            raise InputError(
+                f"the reference has shape {tuple(self.reference.shape)}, the generator's pictures "
+                f"{tuple(x.shape[1:])}; give the clean picture of that size"
+            )
+
+    def _misfit(self, residuals: Tensor) -> Tensor:
+        if self.s.loss == "l4":
+            return 0.5 * residuals.pow(4).sum(1)
+        return residuals.square().mean(1)
+
+    def _blocks(self) -> Callable[[Tensor], Tensor]:
+        """Means over blocks of equal size at random; a remainder of measurements sits out."""
+        total = self.y.numel()
+        if total < self.s.blocks:
+            raise InputError(f"{total} measurements cannot be split into {self.s.blocks} blocks")
+        if self.order is None or self.s.shuffle == "fresh":
+            each = total // self.s.blocks
+            order = torch.randperm(total, generator=self.random)[: each * self.s.blocks]
+            self.order = order.to(self.y.device)
+        order, blocks = self.order, self.s.blocks
+        return lambda squares: squares[:, order].unflatten(1, (blocks, -1)).mean(2)
+
+    @torch.no_grad()
+    def _measure(self, step: int, losses: Tensor) -> None:
+        row = [torch.full_like(losses, step), losses]
+        if self.reference is not None:
+            error = picture(self.generator, self.z).clamp(0, 1) - self.reference
+            row.append(error.square().flatten(1).mean(1))
+        self.rows.append(row)
+        if not bool(torch.isfinite(losses).all()):
+            raise Error(
+                f"the loss is not finite at step {step}: the search diverged; "
+                f"try a smaller learning rate than lr={self.s.lr}"
+            )
+
+    def _settled(self) -> str:
+        if self.s.patience is None:
+            return ""
+        losses = torch.stack([row[1] for row in self.rows]).cpu()
+        steps = torch.stack([row[0][0] for row in self.rows]).cpu()
+        recent = steps > steps[-1] - self.s.patience
+        if recent.all() or (losses[recent].amin(0) < 0.999 * losses[~recent].amin(0)).any():
+            return ""
+        return f"no loss has fallen by a thousandth for {self.s.patience} steps"
+
+    @torch.no_grad()
+    def _result(self, step: int, reason: str, seconds: float) -> Found:
+        z = self.mean if self.count else self.z.detach()
+        residuals = self._residuals(z)
+        robust = self.s.loss == "mom"
+        losses = _median(self._blocks()(residuals.square())) if robust else self._misfit(residuals)
+        images = picture(self.generator, z).clamp(0, 1).cpu()
+        table = [torch.stack(column).cpu().numpy() for column in zip(*self.rows, strict=True)]
+        history = {}
+        if table:
+            history = {"step": table[0][:, 0].astype(np.int64), "loss": table[1]}
+        if len(table) == 3:
+            with np.errstate(divide="ignore"):
+                history |= {"error": 4 * table[2], "psnr": -10 * np.log10(table[2])}
+        best = int(losses.argmin())
+        return Found(
+            images[best], images, z.cpu(), losses.cpu().numpy(), history, step, reason, seconds
+        )
+
+
+def _median(means: Tensor) -> Tensor:
+    """The upper median of each row, as published: the 26th of 50."""
+    return means.kthvalue(means.shape[1] // 2 + 1, dim=1).values

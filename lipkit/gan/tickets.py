@@ -1,0 +1,168 @@
+"""Sparse generators: iterative magnitude pruning against a critic, and random pruning."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..inputs import is_number, is_whole
+from ..interrupt import held_interrupts
+from ..masks import Mask
+from ..models import Critic, Generator
+from .wgan import Duel
+
+SCORES = ("raw", "effective")
+
+
+@dataclass(frozen=True)
+class Tickets:
+    """Nested masks from dense to sparse, and the generator as it was fine-tuned under each.
+
+    The ticket of the papers is `masked(generator, mask)`: the pre-trained weights under the mask.
+    `finetuned` are other networks: what pruning ranked, for comparison.
+    """
+
+    masks: list[Mask]
+    finetuned: list[Generator]
+    log: list[dict[str, float]]
+
+
+def convolutions(net: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights that are pruned: those of convolutions, not the linear layer of the latent.
+
+    >>> list(convolutions(Generator(4, 4, ())))
+    ['to_rgb.0.weight', 'start.weight']
+    """
+    return {name: p for name, p in net.named_parameters() if p.ndim == 4}
+
+
+def magnitude(
+    net: nn.Module, density: float, score: str = "raw", within: Mask | None = None
+) -> Mask:
+    """Keep the largest convolution weights, as stored ("raw") or as they act ("effective").
+
+    The layers of a progressive GAN are scaled by a gain of their own; the published program ranks
+    without it.
+
+    >>> magnitude(Generator(4, 4, (4,)), density=0.5)
+    Mask(228 of 456 weights kept, density 50 %, 5 layers)
+    """
+    if score not in SCORES:
+        raise InputError(f"score must be one of {', '.join(SCORES)}, got {score!r}")
+    scores = {}
+    for name, weight in convolutions(net).items():
+        layer = net.get_submodule(name.removesuffix(".weight"))
+        scores[name] = weight.detach().abs() * (layer.gain if score == "effective" else 1.0)
+    return Mask.top(scores, density, within)
+
+
+def random(net: nn.Module, density: float, seed: int = 0) -> Mask:
+    """Keep convolution weights uniformly at random over all layers: the papers' control.
+
+    >>> random(Generator(4, 4, (4,)), density=0.5).kept
+    228
+    """
+    draw = torch.Generator().manual_seed(seed)
+    scores = {name: torch.rand(p.shape, generator=draw) for name, p in convolutions(net).items()}
+    return Mask.top(scores, density)
+
+
+def masked(net: nn.Module, mask: Mask) -> nn.Module:
+    """A copy of a network with the pruned weights zero; of a pre-trained generator, its ticket.
+
+    >>> net = Generator(4, 4, (4,))
+    >>> sparse = masked(net, random(net, density=0.5))
+    >>> int((sparse.start.weight == 0).sum()) > 0
+    True
+    """
+    return mask.apply(copy.deepcopy(net))
+
+
+def imp(
+    generator: Generator,
+    critic: Critic,
+    pictures: Tensor,
+    *,
+    rounds: int = 6,
+    rate: float = 0.2,
+    steps: int = 1000,
+    batch: int = 64,
+    lr: float = 2e-4,
+    score: str = "raw",
+    prune_critic: bool = False,
+    seed: int = 0,
+    progress: bool = True,
+) -> Tickets:
+    """Fine-tune, prune a fraction `rate` of what is left, rewind to the pre-trained weights, again.
+
+    `generator` and `critic` are the pre-trained pair and stay as they are; `pictures` [N, 3, H, W]
+    with values from 0 to 1 are the subset to fine-tune on. The published program prunes the critic
+    as well (`prune_critic`) and trains the generator on one latent vector a step; ours takes as
+    many as there are pictures in a batch.
+
+    >>> pair = Generator(4, 4, (4,)), Critic(4, (4,))
+    >>> found = imp(*pair, torch.rand(8, 3, 8, 8), rounds=2, steps=2, batch=4, progress=False)
+    >>> [round(mask.density, 2) for mask in found.masks]
+    [1.0, 0.8, 0.64]
+    """
+    _check_imp(generator, critic, pictures, rounds=rounds, steps=steps, batch=batch, rate=rate)
+    from tqdm import tqdm
+
+    masks = [magnitude(generator, 1.0)]
+    theirs = magnitude(critic, 1.0)
+    finetuned: list[Generator] = []
+    log: list[dict[str, float]] = []
+    bar = tqdm(total=(rounds + 1) * steps, leave=False, desc="imp", disable=not progress or None)
+    with held_interrupts() as release:
+        for i in range(rounds + 1):
+            pair = masked(generator, masks[-1]), masked(critic, theirs)
+            kept = masks[-1].pairs(pair[0]) + (theirs.pairs(pair[1]) if prune_critic else [])
+            duel = Duel(*pair, lr=lr, seed=seed + i, pairs=kept)
+            losses = {}
+            for _ in range(steps):
+                losses = duel.step(_batch(pictures, batch, duel.random, pair[0]))
+                bar.update()
+                release()
+            log.append({"round": i, "density": masks[-1].density, **_numbers(losses)})
+            finetuned.append(pair[0])
+            if i < rounds:
+                density = (1 - rate) ** (i + 1)
+                masks.append(magnitude(pair[0], density, score, within=masks[-1]))
+                if prune_critic:
+                    theirs = magnitude(pair[1], density, score, within=theirs)
+    bar.close()
+    return Tickets(masks, finetuned, log)
+
+
+def _check_imp(
+    generator: Generator, critic: Critic, pictures: Tensor, rate: float, **counts: int
+) -> None:
+    for name, value in counts.items():
+        if not is_whole(value, least=1):
+            raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
+    if not is_number(rate) or not 0 < rate < 1:
+        raise InputError(f"rate is the fraction pruned in a round, between 0 and 1, got {rate!r}")
+    if critic.levels != generator.levels:
+        raise InputError(
+            f"the critic judges pictures of {4 * 2**critic.levels} pixels, the generator makes "
+            f"{generator.side}; give the two that were trained together"
+        )
+    side = generator.side
+    if pictures.ndim != 4 or pictures.shape[1:] != (3, side, side):
+        raise InputError(
+            f"pictures must be a batch [N, 3, {side}, {side}], the size that the generator makes; "
+            f"got {tuple(pictures.shape)}"
+        )
+
+
+def _batch(pictures: Tensor, size: int, random: torch.Generator, net: Generator) -> Tensor:
+    chosen = torch.randint(len(pictures), (size,), generator=random)
+    return pictures[chosen].to(net.start.weight) * 2 - 1
+
+
+def _numbers(losses: dict[str, Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in losses.items()}

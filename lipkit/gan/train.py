@@ -1,0 +1,158 @@
+"""Train a progressive GAN on procedural faces: `python -m lipkit.gan.train FOLDER`.
+
+Scale by scale from 4 pixels on; each new scale is faded in. The folder gets a log of JSON lines,
+sample pictures, a checkpoint from which training goes on bit for bit, and at the end
+`generator.safetensors` (the moving average) and `critic.safetensors`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import torch
+
+from ..errors import Error, InputError
+from ..inputs import is_number
+from ..interrupt import held_interrupts
+from .files import save
+from .snapshot import load_snapshot, save_snapshot
+from .training import Plan, Training
+
+SAVE_EVERY = 180.0  # seconds between two checkpoints
+
+
+def train(
+    plan: Plan,
+    folder: str | Path,
+    device: str = "cpu",
+    minutes: float | None = None,
+    every: int = 50,
+    progress: bool = True,
+) -> Training:
+    """Train by the plan, from the folder's checkpoint if it has one, for at most so many minutes.
+
+    >>> import tempfile
+    >>> plan = Plan(4, 4, (4,), steps=(2, 2), batch=(4, 4), faces=8)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     done = train(plan, folder, progress=False)
+    ...     sorted(path.name for path in Path(folder).glob("*.safetensors"))
+    ['checkpoint.safetensors', 'critic.safetensors', 'generator.safetensors']
+    """
+    from tqdm import tqdm
+
+    if minutes is not None and not is_number(minutes, 0):
+        raise InputError(f"minutes must be a number of at least 0, got {minutes!r}")
+    folder, total = Path(folder), sum(plan.steps)
+    folder.mkdir(parents=True, exist_ok=True)
+    training = Training(plan, device)
+    load_snapshot(training, folder)
+    log = _logger(folder / "log.jsonl", training.step)
+    bar = tqdm(total=total, initial=training.step, disable=not progress or None)
+    saved = began = time.perf_counter()
+    before = training.seconds
+    with bar, held_interrupts() as release:
+        while training.step < total and not _late(began, minutes):
+            losses = training.advance()
+            training.seconds = before + time.perf_counter() - began
+            ends = training.at_scale_end
+            if training.step % every == 0 or ends:
+                bar.update(training.step - bar.n)
+                log(_entry(training, losses))
+            if ends:
+                log({"step": training.step} | _report(training, folder))
+            if time.perf_counter() - saved > SAVE_EVERY:
+                save_snapshot(training, folder)
+                saved = time.perf_counter()
+            try:
+                release()
+            except KeyboardInterrupt:  # between two steps: all of one piece
+                save_snapshot(training, folder)
+                raise
+    save_snapshot(training, folder)
+    if training.step == total:
+        note = {"plan": asdict(plan), "seconds": round(training.seconds)}
+        save(training.average, folder / "generator.safetensors", note=note)
+        save(training.duel.critic, folder / "critic.safetensors", note=note)
+    return training
+
+
+def _late(began: float, minutes: float | None) -> bool:
+    return minutes is not None and time.perf_counter() - began > 60 * minutes
+
+
+def _entry(training: Training, losses: dict[str, torch.Tensor]) -> dict:
+    """A line of the log; a training that diverged ends here."""
+    numbers = {name: float(value) for name, value in losses.items()}
+    if not all(is_number(value) for value in numbers.values()):
+        raise Error(
+            f"the losses are {numbers} at step {training.step}: the training diverged; "
+            f"try a smaller learning rate than lr={training.plan.lr}"
+        )
+    scale, alpha = training.plan.at(training.step - 1)
+    where = {"step": training.step, "scale": scale, "alpha": round(alpha, 4)}
+    return where | {"seconds": round(training.seconds, 1)} | numbers
+
+
+def _report(training: Training, folder: Path) -> dict:
+    """At the end of a scale: samples, if Pillow is there to write them, and the judge's word."""
+    shown = training.samples(64)
+    try:
+        from ..data import save as save_picture
+
+        _, c, h, w = shown.shape
+        grid = shown.view(8, 8, c, h, w).permute(2, 0, 3, 1, 4).reshape(c, 8 * h, 8 * w)
+        save_picture(grid.cpu(), folder / f"samples_{training.step:06d}.png")
+    except ImportError:
+        pass
+    return training.judge() if shown.shape[-1] >= 16 else {}
+
+
+def _logger(path: Path, step: int) -> Callable[[dict], None]:
+    """Appends lines; what an interrupted run wrote after its checkpoint is cut off first."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+    def log(entry: dict) -> None:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    return log
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command; bad input is one line on stderr and exit code 2."""
+    parser = argparse.ArgumentParser(
+        "python -m lipkit.gan.train", description=__doc__.partition("\n\n")[2],
+        epilog="A folder with a checkpoint of the same plan goes on from there.",
+    )  # fmt: skip
+    parser.add_argument("folder", type=Path, help="where the results go")
+    for field in fields(Plan):
+        several = isinstance(field.default, tuple)
+        kind = int if several else type(field.default)
+        shown = " ".join(map(str, field.default)) if several else field.default
+        parser.add_argument(
+            f"--{field.name}", type=kind, nargs="*" if several else None, default=field.default,
+            help=f"default: {shown}",
+        )  # fmt: skip
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--minutes", type=float, help="stop after this time, to go on later")
+    given = vars(parser.parse_args(arguments))
+    settings = {name: given.pop(name) for name in ("folder", "device", "minutes")}
+    try:
+        plan = Plan(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+        done = train(plan, **settings)
+    except (Error, OSError) as problem:
+        print("lipkit: error: " + " ".join(str(problem).split()), file=sys.stderr)
+        sys.exit(2)
+    print(json.dumps({"step": done.step, "of": sum(plan.steps), "seconds": round(done.seconds)}))
+
+
+if __name__ == "__main__":
+    main()

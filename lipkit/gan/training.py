@@ -1,0 +1,183 @@
+"""A training of a progressive GAN: its plan, and one step after the other."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import InputError
+from ..inputs import is_number, is_whole
+from ..models import Critic, Generator
+from .quality import sliced_wasserstein
+from .wgan import Duel
+
+HELD_OUT = 512  # faces of another seed, to judge by
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a training is made from; equal plans on one device give equal networks.
+
+    `steps` and `batch` have one entry for each scale, 4 pixels first. A new scale is faded in
+    during its first `fade` of the steps.
+
+    >>> Plan(depth0=32, scales=(32, 16), steps=(100, 100, 200), batch=(16, 16, 16)).side
+    16
+    """
+
+    latent: int = 96
+    depth0: int = 96
+    scales: tuple[int, ...] = (96, 96, 48, 24)
+    steps: tuple[int, ...] = (1000, 2000, 3000, 4000, 6000)
+    batch: tuple[int, ...] = (32, 32, 32, 16, 16)
+    fade: float = 0.4
+    faces: int = 20_000
+    lr: float = 1e-3
+    average: float = 0.999
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch"):
+            values = getattr(self, name)
+            if len(values) != len(self.scales) + 1 or not all(is_whole(v, 1) for v in values):
+                raise InputError(
+                    f"{name} needs one whole number for each of the {len(self.scales) + 1} scales, "
+                    f"4 pixels first, got {values}"
+                )
+        for name, low, high in (("fade", 0, 1), ("average", 0, 1), ("lr", 0, 1)):
+            value = getattr(self, name)
+            if not is_number(value, low) or value > high:
+                raise InputError(f"{name} must be a number from {low} to {high}, got {value!r}")
+        if not is_whole(self.faces, max(self.batch)) or not is_whole(self.seed):
+            raise InputError(
+                f"faces must be a whole number of at least the batch size and seed of at least 0, "
+                f"got faces={self.faces!r}, seed={self.seed!r}"
+            )
+
+    @property
+    def side(self) -> int:
+        """Height and width of the pictures at the last scale."""
+        return 4 * 2 ** len(self.scales)
+
+    def at(self, step: int) -> tuple[int, float]:
+        """Scale of a step (from 0), and the share `alpha` of the scale before.
+
+        >>> Plan().at(0), Plan().at(1000), Plan().at(1400)
+        ((0, 0.0), (1, 1.0), (1, 0.5))
+        """
+        for scale, count in enumerate(self.steps):
+            if step < count:
+                fading = self.fade * count if scale else 0
+                return scale, max(0.0, 1 - step / fading) if fading else 0.0
+            step -= count
+        raise InputError(f"the plan has {sum(self.steps)} steps")
+
+
+class Training:
+    """A training under way: the two networks, the moving average, and where it stands.
+
+    >>> plan = Plan(4, 4, (4,), steps=(2, 2), batch=(4, 4), faces=8)
+    >>> training = Training(plan)
+    >>> training.advance()["penalty"] > 0, training.step
+    (tensor(True), 1)
+    """
+
+    def __init__(self, plan: Plan, device: str = "cpu") -> None:
+        self.plan, self.device, self.step, self.seconds = plan, torch.device(device), 0, 0.0
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(plan.seed)
+            generator = Generator(plan.latent, plan.depth0, plan.scales).to(self.device)
+            critic = Critic(plan.depth0, plan.scales).to(self.device)
+        for net in (generator, critic):  # a third faster on a CPU from 32 pixels on
+            net.to(memory_format=torch.channels_last)
+        self.duel = Duel(generator, critic, plan.lr, plan.seed)
+        self.average = copy.deepcopy(generator).requires_grad_(False)
+        self.faces = paint_faces(plan.faces, plan.side, plan.seed, self.device)
+        self._reals: dict[int, Tensor] = {}
+
+    def advance(self) -> dict[str, Tensor]:
+        """One step of both networks and of the average; the losses."""
+        scale, alpha = self.plan.at(self.step)
+        chosen = torch.randint(
+            self.plan.faces, (self.plan.batch[scale],), generator=self.duel.random
+        )
+        real = self._at_scale(scale)[chosen.to(self.device)].float() / 127.5 - 1
+        real = real.contiguous(memory_format=torch.channels_last)
+        if alpha:  # fade in the details of the real pictures too
+            coarse = F.interpolate(F.avg_pool2d(real, 2), scale_factor=2, mode="nearest")
+            real = torch.lerp(real, coarse, alpha)
+        losses = self.duel.step(real, scale, alpha)
+        # at the start of a scale the average is young, or its new layers would long stay random
+        age = self.step - sum(self.plan.steps[:scale])
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self.average.parameters()),
+                list(self.duel.generator.parameters()),
+                1 - min(self.plan.average, (age + 1) / (age + 10)),
+            )
+        self.step += 1
+        return losses
+
+    @property
+    def at_scale_end(self) -> bool:
+        """Whether the last step was the last one of its scale."""
+        ends = [sum(self.plan.steps[: i + 1]) for i in range(len(self.plan.steps))]
+        return self.step in ends
+
+    def _at_scale(self, scale: int) -> Tensor:
+        """All faces at a scale, as bytes; those of the scale before are let go."""
+        if scale not in self._reals:
+            self._reals = {scale: _reduced(self.faces, 4 * 2**scale)}
+        return self._reals[scale]
+
+    @torch.no_grad()
+    def samples(self, n: int, seed: int = 0) -> Tensor:
+        """Pictures of the average at the scale it has reached, from 0 to 1; one seed, one z."""
+        scale, alpha = self.plan.at(max(0, self.step - 1))
+        z = torch.randn(n, self.plan.latent, generator=torch.Generator().manual_seed(seed))
+        parts = z.to(self.device).split(256)
+        made = torch.cat([self.average(part, scale, alpha) for part in parts])
+        return ((made + 1) / 2).clamp(0, 1)
+
+    def judge(self) -> dict[str, dict[int, float]]:
+        """Sliced Wasserstein distance of samples to faces never trained on, at each level.
+
+        And its `floor`: the same distance between faces and faces.
+        """
+        made = self.samples(HELD_OUT, seed=1)
+        held_out = paint_faces(2 * HELD_OUT, self.plan.side, self.plan.seed + 1, self.device)
+        real, other = (_reduced(held_out, made.shape[-1]).float() / 255).chunk(2)
+        return {
+            "distance_to_faces": sliced_wasserstein(real, made),
+            "floor": sliced_wasserstein(real, other),
+        }
+
+
+def paint_faces(n: int, size: int, seed: int, device: torch.device | str = "cpu") -> Tensor:
+    """Faces as bytes [n, 3, size, size], painted on the device that will hold them.
+
+    >>> paint_faces(2, 16, seed=0).dtype
+    torch.uint8
+    """
+    from ..data.faces import draw, faces, render
+
+    if torch.device(device).type == "cpu":
+        return (faces(n, size, seed) * 255).round_().byte()
+    known = {name: value.to(device) for name, value in draw(n, seed).items()}
+    out = torch.empty(n, 3, size, size, dtype=torch.uint8, device=device)
+    for i in range(0, n, 512):
+        some = {name: value[i : i + 512] for name, value in known.items()}
+        out[i : i + 512] = (render(some, size) * 255).round_().byte()
+    return out
+
+
+def _reduced(pictures: Tensor, side: int) -> Tensor:
+    factor = pictures.shape[-1] // side
+    if factor == 1:
+        return pictures
+    parts = (F.avg_pool2d(part.float(), factor).round_().byte() for part in pictures.split(1024))
+    return torch.cat(list(parts))
