@@ -247,8 +247,11 @@ WRONG = [
     (f"{FIND} --method snip --density 1.5", "density is the fraction of weights kept"),
     (f"{FIND} --method imp --density -1", "density is the fraction of weights kept"),
     (f"{FIND} --method imp --rate 2", "rate is the fraction removed"),
-    (f"{FIND} --method imp --variant paper", "--variant is for methods at initialisation"),
-    (f"{FIND} --method snip --steps 10", "--steps is for --method imp"),
+    (f"{FIND} --method imp --variant paper", "--variant is for methods of one shot"),
+    (f"{FIND} --method imp --density half", "--density is a number or auto, got 'half'"),
+    (f"{FIND} --method oes --variant paper", "--variant is for methods of one shot"),
+    (f"{FIND} --method oes --rate 0.2", "--rate is for --method imp"),
+    (f"{FIND} --method snip --steps 10", "--steps is for --method imp and oes"),
     (f"{FIND} --method snip --folder there", "--folder is for --method imp"),
     ("find noisy.png no/new.ticket --task denoise --method snip", "there is no folder 'no'"),
     ("find noisy.png noisy.png --task denoise --method snip", "would overwrite an input"),
@@ -358,6 +361,17 @@ def test_find_equals_the_library(capsys, folder):
         ticket.prior(), lk.physics.SuperResolution(2), lk.data.image("./gray.png"), 0.3,
         scope="all", variant="published", seed=5,
     )  # fmt: skip
+
+
+def test_find_learns_a_mask_of_automatic_density(capsys, folder):
+    command = ["find", "noisy.png", "new.ticket", "--task", "denoise", "--method", "oes"]
+    code, _, err = lipkit(capsys, *command, "--steps", 3, "--density", "auto", *SMALL)
+    assert code == 0, err
+    ticket = lk.Ticket.load("new.ticket")
+    assert ticket.note["scope"] == "all" and ticket.note["steps"] == 3
+    density = lk.find.auto_density(ticket.prior())
+    op, y = lk.physics.Denoise(0.0), lk.data.image("./noisy.png")
+    assert ticket.mask == lk.find.oes(ticket.prior(), op, y, density, steps=3)
 
 
 def test_find_warns_of_a_collapsed_layer_in_one_line(capsys, folder):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Error, FileError
+from . import ledger
 from . import runs as _runs
 from .api import api_page
 from .runs import Run
@@ -25,7 +26,15 @@ from .status import status_page
 
 KEY_FILE = ".book-key"  # in a rendered book: what it was made from
 INCLUDED = ("CHANGELOG.md",)  # pages outside book/ that a page of the book includes
-GENERATED = {"book/status.md": status_page, "book/api.md": lambda runs: api_page()}
+GENERATED = {
+    "book/status.md": lambda root, runs: status_page(runs),
+    "book/api.md": lambda root, runs: api_page(),
+}
+FROM_RECORDS = {  # of books that have a ledger of claims
+    "book/claims.md": ledger.claims_page,
+    "book/comparison.md": ledger.comparison_page,
+    "book/_generated/badges.md": ledger.badges,
+}
 
 
 def stage(root: Path, runs: list[Run], folder: Path) -> None:
@@ -36,7 +45,9 @@ def stage(root: Path, runs: list[Run], folder: Path) -> None:
         if not name.startswith("book/_vendor/"):
             content[name] = path.read_bytes()
     for name, page in GENERATED.items():
-        content[name] = page(runs).encode()
+        content[name] = page(root, runs).encode()
+    if (root / "book" / "_data" / "claims.yml").is_file():
+        content |= {name: page(root / "book").encode() for name, page in FROM_RECORDS.items()}
     for run in runs:
         content[f"notebooks/{run.chapter.name}.ipynb"] = run.path.read_bytes()
     content |= vendored(root / "book" / "_vendor")

@@ -13,9 +13,12 @@ from ..errors import Error
 COMMANDS = {
     "restore": "denoise, fill in or enlarge a picture",
     "find": "find a sparse network for a picture and keep it as a ticket",
+    "mri": "a picture from the k-space of several coils",
     "ticket": "look into the file of a ticket or mask",
     "run": "execute chapters with parameters of your own",
     "book": "execute all chapters and render the book",
+    "sweep": "run a grid of experiments and keep their records",
+    "records": "list, filter, check and export those records",
     "doctor": "show what this machine offers and what is missing",
 }
 

@@ -1,0 +1,172 @@
+"""Run one experiment, on any device, and return its record as plain data."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import metrics
+from ._search import find_mask, not_interrupted, shortened
+from .errors import Error
+from .experiment import FRESH_SEED, Experiment, initial_prior, problem
+from .fit import Fit, PosteriorMean, fit
+from .masks import Mask
+from .prior import Prior
+from .stop import WMV
+
+POINTS = 100  # of a recorded curve
+
+
+def run(
+    experiment: Experiment,
+    device: str | None = None,
+    masks: str | Path | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """The record of one experiment: numbers, curve, layers, seconds, or the reason of a failure.
+
+    `masks` is a folder that keeps masks found, so that experiments that share one find it once.
+
+    >>> record = run(Experiment("astronaut", 16, options={"levels": 2, "down": 4}, steps=4))
+    >>> record["status"], sorted(record["numbers"])[:3], record["curve"]["step"]
+    ('done', ['density', 'kept', 'last'], [1, 2, 3, 4])
+    """
+    began = time.perf_counter()
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        experiment.check()
+        results = _results(experiment, device, masks, progress)
+    except Exception as problem:  # whatever it is: the experiments after it shall run
+        return failure(experiment, problem, device, time.perf_counter() - began)
+    record = _about(experiment, device, time.perf_counter() - began)
+    return record | {"status": "done"} | results
+
+
+def failure(
+    experiment: Experiment, problem: BaseException, device: str = "cpu", seconds: float = 0.0
+) -> dict[str, Any]:
+    """The record of an experiment that failed.
+
+    >>> failure(Experiment("coffee", 64), Error("no memory"))["reason"]
+    'no memory'
+    """
+    kind = "" if isinstance(problem, Error) else f"{type(problem).__name__}: "
+    reason = " ".join(f"{kind}{problem}".split())[:300]
+    return _about(experiment, device, seconds) | {"status": "failed", "reason": reason}
+
+
+def _about(experiment: Experiment, device: str, seconds: float) -> dict[str, Any]:
+    return {
+        "hash": experiment.digest,
+        "experiment": experiment.given(),
+        "versions": experiment.versions(),
+        "device": torch.cuda.get_device_name(device) if "cuda" in device else device,
+        "torch": str(torch.__version__),
+        "seconds": round(seconds, 2),
+    }
+
+
+def _results(e: Experiment, device: str, masks, progress: bool) -> dict[str, Any]:
+    op, y, clean = problem(e)
+    found = find_mask(e, device, masks, progress)
+    prior = found.prior
+    if e.find_on or e.control == "fresh":  # the code belongs to the picture to restore
+        prior = initial_prior(e, device, e.seed + FRESH_SEED if e.control == "fresh" else None)
+        if e.control != "fresh":
+            prior.net.load_state_dict(found.prior.net.state_dict())
+    mask = _controlled(found.mask, e)
+    start = _untrained(prior, mask)
+    watched = _Watched(WMV(**e.stop)) if e.stop else None
+    result = fit(
+        prior, op, y, mask=mask, steps=e.steps, lr=e.lr, stop=watched, reference=clean,
+        every=e.every or max(1, e.steps // POINTS), seed=e.seed, precision=e.precision,
+        progress=progress, **_fit_options(e),
+    )  # fmt: skip
+    not_interrupted(result)
+    numbers = _numbers(e, result, clean) | _start_numbers(start, y, clean)
+    layers = {} if mask is None else {n: list(count) for n, count in mask.per_layer().items()}
+    if mask is not None:
+        numbers |= {"kept": mask.kept, "density": mask.density, "collapsed": len(mask.collapsed())}
+    return {
+        "reason": result.reason,
+        "numbers": {name: shortened(value) for name, value in numbers.items()},
+        "curve": {n: [shortened(v) for v in result.history[n]] for n in ("step", "loss", "psnr")},
+        "layers": layers,
+        "rounds": found.rounds,
+        "search_seconds": round(found.seconds, 2),
+        "fit_seconds": round(result.seconds, 2),
+        "picture": result.image,  # kept by whoever writes the record, or not
+    }
+
+
+def _numbers(e: Experiment, result: Fit, clean: Tensor) -> dict[str, float]:
+    psnr, steps = result.history["psnr"], result.history["step"]
+    numbers = {
+        "stopped": metrics.psnr(result.image, clean),
+        "oracle": float(psnr.max()),
+        "last": float(psnr[-1]),
+        "tail": float(psnr[-5:].mean()),
+        "oracle_step": int(steps[psnr.argmax()]),
+        "loss": float(result.history["loss"][-1]),
+        "weights": sum(int(p.count_nonzero()) for p in result.net.parameters()),
+        "kept": sum(p.numel() for p in result.net.parameters()),
+        "density": 1.0,
+    }
+    if e.size >= 11:
+        numbers["stopped_ssim"] = metrics.ssim(result.image, clean)
+    if e.task == "sr" and not e.gray and e.size > 8:
+        numbers["stopped_y"] = metrics.psnr_y(result.image, clean)
+        numbers["oracle_y"] = metrics.psnr_y(result.best, clean)
+    return numbers
+
+
+def _start_numbers(start: Tensor, y: Tensor, clean: Tensor) -> dict[str, float]:
+    """How the masked network looks untrained, and the measurement, beside the clean picture."""
+    likeness = torch.stack([start.flatten(), clean.flatten()]).corrcoef()[0, 1]
+    numbers = {"start": metrics.psnr(start, clean), "start_likeness": float(likeness)}
+    return numbers | ({"noisy": metrics.psnr(y, clean)} if y.shape == clean.shape else {})
+
+
+@torch.no_grad()
+def _untrained(prior: Prior, mask: Mask | None) -> Tensor:
+    prior = prior.clone()
+    if mask is not None:
+        mask.apply(prior.net)
+    return prior()[0].float().cpu()
+
+
+def _controlled(mask: Mask | None, e: Experiment) -> Mask | None:
+    if e.control == "shuffled":
+        return mask.shuffled(e.seed)
+    return mask.same_density_random(e.seed) if e.control == "random" else mask
+
+
+def _fit_options(e: Experiment) -> dict[str, Any]:
+    average = e.fit.get("average")
+    return e.fit | {"average": PosteriorMean(**average) if isinstance(average, dict) else average}
+
+
+class _Watched:
+    """A stop rule that picks its picture but lets the fit go on, so that curves are whole."""
+
+    def __init__(self, rule: WMV) -> None:
+        self.rule = rule
+
+    def __repr__(self) -> str:
+        return f"_Watched({self.rule!r})"
+
+    def init(self, x: Tensor) -> dict[str, Tensor]:
+        return self._hidden(self.rule.init(x))
+
+    def update(self, state: dict[str, Tensor], step: int, x: Tensor) -> dict[str, Tensor]:
+        return self._hidden(self.rule.update(state | {"done": state["fired"]}, step, x))
+
+    def _hidden(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return state | {"fired": state["done"], "done": torch.zeros_like(state["done"])}
+
+    def reason(self, steps: int, best_step: int | None) -> str:
+        return self.rule.reason(steps, best_step)
