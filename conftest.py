@@ -1,6 +1,7 @@
 """Settings of all tests, of the kernels that nbval starts, and what several test files share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ os.environ["TQDM_DISABLE"] = "1"
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
 os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # else every kernel prints a warning
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background job inherits it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # some tests press Ctrl-C
 
 
 @pytest.fixture(scope="session")
