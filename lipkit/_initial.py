@@ -75,3 +75,24 @@ def check_fits(mask: Mask, recipe: Recipe) -> None:
     if total > MAX_WEIGHTS:
         raise InputError(f"the network has {total:,} weights, more than a ticket can be for")
     mask.pairs(net)
+
+
+def kept_values(net: nn.Module, mask: Mask) -> Tensor:
+    """All that is left of the parameters under a mask, in order, as one vector."""
+    keep = {id(p): m.bool() for p, m in mask.pairs(net)}
+    parts = (p.detach()[keep[id(p)]] if id(p) in keep else p.detach() for p in net.parameters())
+    return torch.cat([part.flatten().cpu().float() for part in parts])
+
+
+@torch.no_grad()
+def put_kept_values(net: nn.Module, mask: Mask, values: Tensor) -> None:
+    """The reverse; what the mask prunes stays as it is."""
+    keep = {id(p): m.bool() for p, m in mask.pairs(net)}
+    keeps = [keep.get(id(p), torch.ones_like(p, dtype=torch.bool)) for p in net.parameters()]
+    if values.numel() != (total := sum(int(k.sum()) for k in keeps)) or not values.isfinite().all():
+        raise InputError(
+            f"the stored weights are not the {total:,} finite numbers that the mask leaves"
+        )
+    parts = values.split([int(k.sum()) for k in keeps])
+    for parameter, k, part in zip(net.parameters(), keeps, parts, strict=True):
+        parameter[k] = part

@@ -1,7 +1,8 @@
 """The file format of masks and tickets: safetensors with one bit for each weight.
 
-Two tensors at most, `mask` (eight weights a byte, all layers in a row) and `probe` (a few initial
-weights, tickets only), and one JSON text for everything else. Equal content gives equal bytes.
+One tensor `mask` (eight weights a byte, all layers in a row); in tickets also `probe` (a few
+initial weights) and, if they begin with weights that no recipe draws, `start` (all that they keep);
+one JSON text for everything else. Equal content gives equal bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .masks import Mask
 
 MASK, TICKET = "lipkit mask 1", "lipkit ticket 1"
 MAX_WEIGHTS = 100_000_000  # thirty times the largest network here; bounds what a file can claim
-_MAX_BYTES = MAX_WEIGHTS // 8 + 2**20
+_MAX_BYTES = 4 * MAX_WEIGHTS + MAX_WEIGHTS // 8 + 2**20
 _MAX_SIDE = 2**31
 
 
@@ -35,6 +36,7 @@ class Content:
     mask: Mask
     about: dict[str, Any]
     probe: torch.Tensor | None
+    start: torch.Tensor | None
 
 
 def versions() -> dict[str, str]:
@@ -42,8 +44,8 @@ def versions() -> dict[str, str]:
     return {"lipkit": __version__, "torch": str(torch.__version__).split("+")[0]}
 
 
-def pack(kind: str, mask: Mask, about: dict[str, Any], probe: torch.Tensor | None = None) -> bytes:
-    """The bytes of a file."""
+def pack(kind: str, mask: Mask, about: dict[str, Any], **values: torch.Tensor | None) -> bytes:
+    """The bytes of a file; `values` are its `probe` and `start`."""
     from safetensors.numpy import save
 
     if mask.total > MAX_WEIGHTS:
@@ -54,7 +56,7 @@ def pack(kind: str, mask: Mask, about: dict[str, Any], probe: torch.Tensor | Non
         "layers": [[name, list(mask[name].shape)] for name in mask.names],
         "mask_sha256": hashlib.sha256(bits.tobytes()).hexdigest(),
     }
-    tensors = {"mask": bits} | ({} if probe is None else {"probe": probe.numpy()})
+    tensors = {"mask": bits} | {k: v.numpy() for k, v in values.items() if v is not None}
     # one entry only: the order of several is not fixed
     return save(tensors, {"lipkit": json.dumps(about, sort_keys=True, allow_nan=False)})
 
@@ -116,7 +118,7 @@ def read(path: str | Path) -> Content:
         raise FileError(
             f"{path.name} is a damaged mask or ticket ({reason}); get a complete copy"
         ) from None
-    return Content(kind, mask, about, _probe(tensors))
+    return Content(kind, mask, about, _values(tensors, "probe"), _values(tensors, "start"))
 
 
 def is_ticket(path: str | Path) -> bool:
@@ -132,7 +134,7 @@ def _open(path: Path) -> tuple[dict[str, np.ndarray], str]:
         with safe_open(path, "numpy") as file:
             text = (file.metadata() or {}).get("lipkit")
             names = set(file.keys())
-            if text is None or not {"mask"} <= names <= {"mask", "probe"}:
+            if text is None or not {"mask"} <= names <= {"mask", "probe", "start"}:
                 raise FileError(f"{path.name} {wrong}")
             return {name: file.get_tensor(name) for name in names}, text
     except FileError:
@@ -167,6 +169,6 @@ def _unpack(bits: np.ndarray, layers: list, sha256: str) -> Mask:
     return Mask({name: part.reshape(shape) for (name, shape), part in parts})
 
 
-def _probe(tensors: dict[str, np.ndarray]) -> torch.Tensor | None:
-    probe = tensors.get("probe")
-    return None if probe is None else torch.from_numpy(probe.astype(np.float32).ravel())
+def _values(tensors: dict[str, np.ndarray], name: str) -> torch.Tensor | None:
+    values = tensors.get(name)
+    return None if values is None else torch.from_numpy(values.astype(np.float32).ravel())

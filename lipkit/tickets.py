@@ -9,10 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from . import _maskfile
-from ._initial import Fingerprint, check_fits, fingerprint, initial_net, skeleton
+from ._initial import (
+    Fingerprint,
+    check_fits,
+    fingerprint,
+    initial_net,
+    kept_values,
+    put_kept_values,
+    skeleton,
+)
 from .errors import Error, FileError, InputError
 from .masks import Mask
 from .prior import Prior, Recipe, _checked_size
@@ -27,12 +36,15 @@ class Ticket:
     `fresh(seed=...)` has others, of the same network. Both are fitted with `mask=ticket.mask`.
 
     The weights are not stored but drawn again from the recipe, and compared: `prior` and `load`
-    refuse weights that are not the ones the mask belongs to.
+    refuse weights that are not the ones the mask belongs to. Only a ticket that was rewound to
+    weights after some training has these in its file, as far as the mask keeps them.
 
     Args:
         mask: which weights are kept.
         recipe: `prior.recipe` of the prior that the mask was found for.
         note: plain data on how it was found: image hash, operator, steps, method, density.
+        start: the network, or prior, with the weights to begin with if they are not the recipe's:
+            `found.start` of `lipkit.find.imp(rewind=0.05, ...)`.
 
     >>> import tempfile
     >>> import lipkit as lk
@@ -45,18 +57,33 @@ class Ticket:
     (torch.Size([1, 3, 24, 32]), True)
     """
 
-    def __init__(self, mask: Mask, recipe: Recipe, note: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        mask: Mask,
+        recipe: Recipe,
+        note: dict[str, Any] | None = None,
+        start: nn.Module | Prior | None = None,
+    ) -> None:
         if not isinstance(mask, Mask) or not isinstance(recipe, Recipe):
             raise InputError(
                 "a ticket is made of a Mask and the recipe of its prior: "
                 f"Ticket(mask, prior.recipe), got {type(mask).__name__} and {type(recipe).__name__}"
             )
         check_fits(mask, recipe)
-        self._set(mask, recipe, _plain(note or {}), fingerprint(initial_net(recipe)))
+        initial = initial_net(recipe)
+        values, drawn = None, kept_values(initial, mask)
+        if start is not None:
+            values = kept_values(getattr(start, "net", start), mask)
+            put_kept_values(skeleton(recipe).to_empty(device="cpu"), mask, values)  # refuses others
+            values = None if torch.equal(values, drawn) else values
+        self._set(mask, recipe, _plain(note or {}), fingerprint(initial), values)
         self.made_with = _maskfile.versions()
 
-    def _set(self, mask: Mask, recipe: Recipe, note: dict, weights: Fingerprint) -> None:
+    def _set(
+        self, mask: Mask, recipe: Recipe, note: dict, weights: Fingerprint, start: Tensor | None
+    ) -> None:
         self.mask, self.recipe, self.note, self.weights = mask, recipe, note, weights
+        self.start = start  # the weights it begins with, if they are not those of the recipe
 
     # --- files ----------------------------------------------------------------------------
 
@@ -68,7 +95,9 @@ class Ticket:
             "made_with": self.made_with,
             "weights_sha256": self.weights.sha256,
         }
-        return _maskfile.pack(_maskfile.TICKET, self.mask, about, self.weights.probe)
+        return _maskfile.pack(
+            _maskfile.TICKET, self.mask, about, probe=self.weights.probe, start=self.start
+        )
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, complete or not at all."""
@@ -93,7 +122,9 @@ class Ticket:
             recipe = Recipe.from_dict(about["recipe"])
             weights = Fingerprint(str(about["weights_sha256"]), content.probe)
             check_fits(content.mask, recipe)
-            ticket._set(content.mask, recipe, dict(about["note"]), weights)
+            ticket._set(content.mask, recipe, dict(about["note"]), weights, content.start)
+            if content.start is not None:
+                put_kept_values(initial_net(recipe), content.mask, content.start)  # refuses others
             ticket.made_with = {str(k): str(v) for k, v in about["made_with"].items()}
             if content.probe is None:
                 raise KeyError("probe")
@@ -111,6 +142,8 @@ class Ticket:
         """The prior with the original initial weights; another `size` only draws another code."""
         prior = _resized(self.recipe, size).prior()
         self._compare(fingerprint(prior.net))
+        if self.start is not None:
+            put_kept_values(prior.net, self.mask, self.start)
         return prior
 
     def fresh(self, *, seed: int, size: int | tuple[int, int] | None = None) -> Prior:
@@ -155,6 +188,7 @@ class Ticket:
             "ticket: a mask and the initial weights it belongs to",
             f"network: {recipe.name}, {parameters:,} parameters, options: {options}",
             f"initial weights: seed {recipe.seed}, sha256 {self.weights.sha256[:16]}…",
+            *([] if self.start is None else [f"rewound to: {self.start.numel():,} stored weights"]),
             f"found for pictures of {recipe.size[0]} x {recipe.size[1]} (height x width)",
             "made with: " + ", ".join(f"{k} {v}" for k, v in self.made_with.items()),
             "found on: " + ("nothing noted" if not self.note else ""),

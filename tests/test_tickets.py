@@ -91,6 +91,36 @@ def test_three_million_weights_take_less_than_400_000_bytes(tmp_path):
     assert torch.equal(weights(loaded.prior(size=64).net), weights(prior.net))
 
 
+def test_a_rewound_ticket_brings_the_weights_it_was_rewound_to(tmp_path):
+    op, clean = lk.physics.Denoise(0.1), lk.testing.tiny_image()
+    found = lk.find.imp(PRIOR, op, op.measure(clean), density=0.5, steps=10, rewind=0.3)
+    ticket = lk.Ticket(found.mask, PRIOR.recipe, NOTE, start=found.start)
+    ticket.save(tmp_path / "a")
+    loaded = lk.Ticket.load(tmp_path / "a")
+    assert loaded == ticket and "rewound to:" in loaded.describe()
+    back, wanted = loaded.prior(), found.start.clone()
+    for prior in (back, wanted):
+        found.mask.apply(prior.net)
+    assert torch.equal(weights(back.net), weights(wanted.net))
+    assert not torch.equal(weights(back.net)[:50], weights(PRIOR.net)[:50])
+    assert torch.equal(back.z, PRIOR.z)
+    same = lk.Ticket(found.mask, PRIOR.recipe, NOTE, start=PRIOR)  # nothing to store
+    assert same == lk.Ticket(found.mask, PRIOR.recipe, NOTE)
+
+
+def test_stored_weights_are_those_of_the_mask(path):
+    ticket = lk.Ticket(tiny_ticket().mask, PRIOR.recipe, start=lk.testing.tiny_prior(seed=4))
+    ticket.save(path)
+    tensors, about = parts(path)
+    for wrong in (ticket.start[1:].numpy(), np.full_like(ticket.start.numpy(), np.nan)):
+        rewrite(path, tensors | {"start": wrong}, about)
+        with pytest.raises(lk.FileError, match="not the [0-9,]+ finite numbers that the mask"):
+            lk.Ticket.load(path)
+    other = lk.Prior("dip", 16, levels=2, down=4, up=8, skip=2, in_channels=4)
+    with pytest.raises(lk.InputError):
+        lk.Ticket(tiny_ticket().mask, PRIOR.recipe, start=other)
+
+
 def test_notes_are_plain_data(path):
     assert lk.Ticket.load(path).note == json.loads(json.dumps(NOTE))
     mask = tiny_ticket().mask
