@@ -162,6 +162,24 @@ def test_restarts_do_not_see_each_other():
         assert three.history["loss"].shape == (4, 3)
 
 
+def test_several_pictures_are_searched_as_if_alone():
+    op = CompressedSensing(tuple(TARGET.shape), m=60, corrupted=4)
+    pictures = [TARGET, TARGET.flip(-1), 1 - TARGET]
+    ys = [op.measure(x) for x in pictures]
+    for loss in ("l2", "mom"):
+        settings = {"loss": loss, "blocks": 12, "steps": 20, "progress": False, "restarts": 2}
+        together = lk.gan.search(GENERATOR, op, ys, reference=pictures, **settings)
+        for y, x, found in zip(ys, pictures, together, strict=True):
+            alone = lk.gan.search(GENERATOR, op, y, reference=x, **settings)
+            torch.testing.assert_close(found.z, alone.z, rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(found.losses, alone.losses, rtol=1e-3)
+            np.testing.assert_allclose(found.history["psnr"], alone.history["psnr"], rtol=1e-3)
+    with pytest.raises(lk.InputError, match="need a reference each, all of one shape"):
+        lk.gan.search(GENERATOR, op, ys, reference=pictures[:2], steps=1)
+    with pytest.raises(lk.InputError, match="need a measurement each"):
+        lk.gan.search(GENERATOR, op, [], steps=1)
+
+
 def test_the_reference_changes_nothing():
     settings = {"loss": "mom", "blocks": 10, "steps": 8, "progress": False}
     op = CompressedSensing(tuple(TARGET.shape), m=40, corrupted=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import Error, InputError
-from ..inputs import check_picture, is_number, is_whole
 from ..interrupt import held_interrupts
 from ..physics import Denoise
-
-LOSSES = ("l2", "l4", "mom")
-SHUFFLES = ("fresh", "fixed")
+from .settings import SearchSettings, check_parts
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ def picture(generator: nn.Module, z: Tensor) -> Tensor:
 def search(
     generator: nn.Module,
     op,
-    y: Tensor,
+    y: Tensor | Sequence[Tensor],
     *,
     loss: str = "l2",
     steps: int = 1500,
@@ -67,14 +64,16 @@ def search(
     blocks: int = 50,
     shuffle: str = "fresh",
     patience: int | None = None,
-    reference: Tensor | None = None,
+    reference: Tensor | Sequence[Tensor] | None = None,
     every: int = 50,
     seed: int = 0,
     progress: bool = True,
-) -> Found:
+) -> Found | list[Found]:
     """Minimize over latent vectors the misfit of the generator's picture to the measurement `y`.
 
     Args:
+        y: one measurement, or several of different pictures by the same operator: these are
+            searched side by side, each as if it were alone, and a list is returned.
         loss: "l2", the mean of squared residuals; "l4", half the sum of their fourth powers, which
             published inpainting minimizes; "mom", a median of means, which stands corrupted data.
         restarts: latent vectors searched side by side, each as if it were alone.
@@ -86,7 +85,7 @@ def search(
         shuffle: of "mom": "fresh" blocks for each move of either player, or "fixed" ones, as in the
             original program (which also averaged the last 200 steps of 2 restarts).
         patience: stop when no restart's loss has fallen by a thousandth for this many steps.
-        reference: the clean picture; it is measured against and changes nothing.
+        reference: the clean picture, or pictures; measured against, they change nothing.
 
     >>> import lipkit as lk
     >>> net = lk.models.build("pgan", latent=4, depth0=4, scales=(4, 4))
@@ -95,16 +94,25 @@ def search(
     >>> lk.gan.search(net, op, y, loss="mom", blocks=12, steps=5).image.shape
     torch.Size([3, 16, 16])
     """
-    settings = _Settings(loss, steps, lr, restarts, average, blocks, shuffle, patience, every, seed)
-    _check_parts(generator, op, y, reference)
+    settings = SearchSettings(
+        loss, steps, lr, restarts, average, blocks, shuffle, patience, every, seed
+    )
+    alone = isinstance(y, Tensor)
+    ys, references = (
+        ([y], reference if reference is None else [reference]) if alone else (y, reference)
+    )
+    check_parts(generator, op, ys, references)
     with torch.inference_mode(False), torch.enable_grad():
-        return _Search(generator, op, y, settings, reference).go(progress)
+        found = _Search(generator, op, ys, settings, references).go(progress)
+    return found[0] if alone else found
 
 
-def project(generator: nn.Module, image: Tensor, **settings) -> Found:
+def project(
+    generator: nn.Module, image: Tensor | Sequence[Tensor], **settings
+) -> Found | list[Found]:
     """The picture in the generator's range that is closest to `image`: what no search can beat.
 
-    Takes the settings of `search`.
+    Takes several pictures, too, and the settings of `search`.
 
     >>> from lipkit.models import Generator
     >>> project(Generator(4, 4, (4, 4)), torch.rand(3, 16, 16), steps=3).steps
@@ -113,68 +121,25 @@ def project(generator: nn.Module, image: Tensor, **settings) -> Found:
     return search(generator, Denoise(0.0), image, reference=image, **settings)
 
 
-def _check_parts(generator: nn.Module, op, y: Tensor, reference: Tensor | None) -> None:
-    if not isinstance(generator, nn.Module) or not hasattr(generator, "latent"):
-        raise InputError(
-            "the generator must be a network with a latent width, such as "
-            f"lipkit.models.build('pgan') or lipkit.gan.load(...), got a {type(generator).__name__}"
-        )
-    if not callable(getattr(op, "A", None)):
-        raise InputError(
-            "op must be an operator with a method A, such as lipkit.physics.Denoise(), "
-            f"got a {type(op).__name__}"
-        )
-    check_picture("measurement", y)
-    if reference is not None:
-        check_picture("reference", reference)
-
-
-@dataclass(frozen=True)
-class _Settings:
-    loss: str
-    steps: int
-    lr: float
-    restarts: int
-    average: int
-    blocks: int
-    shuffle: str
-    patience: int | None
-    every: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        for name, known in (("loss", LOSSES), ("shuffle", SHUFFLES)):
-            if getattr(self, name) not in known:
-                raise InputError(
-                    f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
-                )
-        least = {"steps": 1, "restarts": 1, "average": 0, "blocks": 1, "every": 1, "seed": 0}
-        if self.patience is not None:
-            least["patience"] = 1
-        for name, bound in least.items():
-            if not is_whole(getattr(self, name), bound):
-                raise InputError(
-                    f"{name} must be a whole number of at least {bound}, "
-                    f"got {getattr(self, name)!r}"
-                )
-        if not is_number(self.lr) or self.lr <= 0:
-            raise InputError(f"lr must be a number above 0, got {self.lr!r}")
-
-
 class _Search:
-    """One search under way. `z` holds the latent vectors, `rival` those that play against them."""
+    """One search under way: a row for each restart of each picture, one picture after the other.
 
-    def __init__(self, generator: nn.Module, op, y: Tensor, s: _Settings, reference) -> None:
+    `z` holds the latent vectors, `rival` those that play against them.
+    """
+
+    def __init__(self, generator: nn.Module, op, ys, s: SearchSettings, references) -> None:
         self.s, self.op = s, op
         self.generator = copy.deepcopy(generator).requires_grad_(False)
         self.generator.to(memory_format=torch.channels_last)
         device = next(generator.parameters()).device
-        self.y = y.detach().to(device)
-        self.reference = None if reference is None else reference.detach().to(device)
+        self.pictures = len(ys)
+        self.y = self._rows_of(ys, device)
+        self.reference = None if references is None else self._rows_of(references, device)
         draw = torch.Generator().manual_seed(s.seed)
         # one restart after the other: the first is the same however many there are
         pairs = [torch.randn(2, generator.latent, generator=draw) for _ in range(s.restarts)]
-        self.z, self.rival = (v.clone().requires_grad_() for v in torch.stack(pairs, 1).to(device))
+        each = torch.stack(pairs, 1).repeat(1, self.pictures, 1).to(device)
+        self.z, self.rival = (v.clone().requires_grad_() for v in each)
         self.adam = torch.optim.Adam([self.z], s.lr)
         self.rival_adam = torch.optim.Adam([self.rival], s.lr, maximize=True)
         self.random = torch.Generator().manual_seed(s.seed + 1)
@@ -182,7 +147,10 @@ class _Search:
         self.rows: list[list[Tensor]] = []
         self.order: Tensor | None = None
 
-    def go(self, progress: bool) -> Found:
+    def _rows_of(self, pictures: Sequence[Tensor], device) -> Tensor:
+        return torch.stack(list(pictures)).detach().to(device).repeat_interleave(self.s.restarts, 0)
+
+    def go(self, progress: bool) -> list[Found]:
         from tqdm import tqdm
 
         start, step, reason = time.perf_counter(), 0, ""
@@ -238,16 +206,16 @@ class _Search:
         return (predicted - self.y).abs().flatten(1)
 
     def _check_shapes(self, x: Tensor, predicted: Tensor) -> None:
-        if predicted.shape[1:] != self.y.shape:
+        if predicted.shape != self.y.shape:
             raise InputError(
-                f"the measurement has shape {tuple(self.y.shape)}, but the operator makes "
+                f"the measurement has shape {tuple(self.y.shape[1:])}, but the operator makes "
                 f"{tuple(predicted.shape[1:])} of the generator's pictures; "
                 "measure a picture of the size that the generator makes"
             )
-        if self.reference is not None and self.reference.shape != x.shape[1:]:
+        if self.reference is not None and self.reference.shape != x.shape:
             raise InputError(
-                f"the reference has shape {tuple(self.reference.shape)}, the generator's pictures "
-                f"{tuple(x.shape[1:])}; give the clean picture of that size"
+                f"the reference has shape {tuple(self.reference.shape[1:])}, the generator's "
+                f"pictures {tuple(x.shape[1:])}; give the clean picture of that size"
             )
 
     def _misfit(self, residuals: Tensor) -> Tensor:
@@ -257,7 +225,7 @@ class _Search:
 
     def _blocks(self) -> Callable[[Tensor], Tensor]:
         """Means over blocks of equal size at random; a remainder of measurements sits out."""
-        total = self.y.numel()
+        total = self.y[0].numel()
         if total < self.s.blocks:
             raise InputError(f"{total} measurements cannot be split into {self.s.blocks} blocks")
         if self.order is None or self.s.shuffle == "fresh":
@@ -291,23 +259,33 @@ class _Search:
         return f"no loss has fallen by a thousandth for {self.s.patience} steps"
 
     @torch.no_grad()
-    def _result(self, step: int, reason: str, seconds: float) -> Found:
+    def _result(self, step: int, reason: str, seconds: float) -> list[Found]:
         z = self.mean if self.count else self.z.detach()
         residuals = self._residuals(z)
         robust = self.s.loss == "mom"
         losses = _median(self._blocks()(residuals.square())) if robust else self._misfit(residuals)
         images = picture(self.generator, z).clamp(0, 1).cpu()
         table = [torch.stack(column).cpu().numpy() for column in zip(*self.rows, strict=True)]
+        each = range(0, len(z), self.s.restarts)
+        return [
+            self._found(
+                slice(i, i + self.s.restarts), z, losses, images, table, step, reason, seconds
+            )
+            for i in each
+        ]
+
+    def _found(self, rows: slice, z, losses, images, table, step, reason, seconds) -> Found:
+        """The result of one picture."""
         history = {}
         if table:
-            history = {"step": table[0][:, 0].astype(np.int64), "loss": table[1]}
+            history = {"step": table[0][:, 0].astype(np.int64), "loss": table[1][:, rows]}
         if len(table) == 3:
             with np.errstate(divide="ignore"):
-                history |= {"error": 4 * table[2], "psnr": -10 * np.log10(table[2])}
+                psnr = -10 * np.log10(table[2][:, rows])
+            history |= {"error": 4 * table[2][:, rows], "psnr": psnr}
+        z, losses, images = z[rows].cpu(), losses[rows].cpu(), images[rows]
         best = int(losses.argmin())
-        return Found(
-            images[best], images, z.cpu(), losses.cpu().numpy(), history, step, reason, seconds
-        )
+        return Found(images[best], images, z, losses.numpy(), history, step, reason, seconds)
 
 
 def _median(means: Tensor) -> Tensor:
