@@ -8,7 +8,8 @@ arms, such as
     [random.last, "<", 16]
 
 `arm.number` is one of `NUMBERS`, `arm.psnr@500` the curve's value at a step, `arm.layer/NAME` the
-density of a layer. A statement is asked for each picture, strength or density by itself, with
+density of a layer, `arm.rise` how many rounds after the best one the loss of the rounds first rises
+twice in a row. A statement is asked for each picture, strength or density by itself, with
 means over seeds, and holds if it is true for a `share` of them (70 % unless told).
 `range arm.number` is the spread between them.
 """
@@ -25,13 +26,14 @@ from typing import Any
 
 from . import papers
 from .errors import InputError
+from .find.schedule import rising_run
 from .grid import Grid
 from .records import Record, Records
 from .tables import Table
 
 VERDICTS = ("reproduced", "partly", "not reproduced", "not yet run", "not tested here")
 NUMBERS = (
-    "stopped", "oracle", "last", "fall", "tail", "start", "start_likeness", "noisy", "loss",
+    "stopped", "oracle", "last", "fall", "rise", "tail", "start", "start_likeness", "noisy", "loss",
     "oracle_step", "stopped_ssim", "stopped_y", "oracle_y", "density", "kept", "weights",
     "collapsed",
 )  # fmt: skip
@@ -144,6 +146,27 @@ def grouped(grid: Grid, records: Records, at: Mapping[str, Any]) -> tuple[Groups
     return groups, len(planned)
 
 
+def curves(
+    name: str, axis: str, number: str, records: Records | None = None
+) -> dict[str, tuple[list[float], list[float]]]:
+    """A number of each arm of the book's grid along one axis: means over all other places.
+
+    >>> curves("first-light", "seed", "oracle")["dense"][0]
+    [0, 1, 2]
+    """
+    groups: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    records = Records() if records is None else records
+    for point in Grid.load(name).points:
+        record = records.get(point.experiment)
+        value = None if record is None else _of(record, number)
+        if value is not None:
+            groups[point.arm][point.place[axis]].append(value)
+    return {
+        arm: (sorted(found), [fmean(found[x]) for x in sorted(found)])
+        for arm, found in groups.items()
+    }
+
+
 def _inside(value: Any, wanted: list) -> bool:
     """In a list of names, or between two numbers."""
     if isinstance(value, str):
@@ -197,11 +220,22 @@ def _of(record: Record, name: str) -> float | None:
         return kept / total
     if name == "fall":
         return record["numbers"]["oracle"] - record["numbers"]["last"]
+    if name == "rise":
+        return _rise(record["rounds"])
     if name.startswith("psnr@"):
         steps = record["curve"]["step"]
         wanted = int(name.removeprefix("psnr@"))
         return record["curve"]["psnr"][min(range(len(steps)), key=lambda i: abs(steps[i] - wanted))]
     return record["numbers"].get(name)
+
+
+def _rise(rounds: list[dict[str, float]]) -> float | None:
+    losses = [r["loss"] for r in rounds]
+    runs = (rising_run(losses[:end], 2) for end in range(len(losses) + 1))
+    first = next((run[0] for run in runs if run), None)  # as a search that stops there would
+    if first is None:
+        return None
+    return first - max(range(len(rounds)), key=lambda i: rounds[i]["best_psnr"])
 
 
 def _check_arms(statement: list, grid: Grid) -> None:

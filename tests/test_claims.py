@@ -232,3 +232,13 @@ def test_a_book_with_a_ledger_gets_its_pages(book, tmp_path):
     assert staged["claims.md"] == pages.claims_page(book)
     assert staged["comparison.md"] == pages.comparison_page(book)
     assert staged["badges.md"] == "{bdg-muted}`1 not yet run`\n"
+
+
+def test_where_losses_begin_to_rise_is_counted_from_the_best_round():
+    from lipkit.claims import _of
+
+    losses, psnrs = [3.0, 2.0, 1.0, 1.1, 1.2, 1.3], [20.0, 22.0, 23.0, 22.5, 22.0, 21.0]
+    rounds = [{"loss": a, "best_psnr": b} for a, b in zip(losses, psnrs, strict=True)]
+    assert _of({"rounds": rounds}, "rise") == 1  # the round after the best
+    assert _of({"rounds": rounds[:4]}, "rise") is None  # one rise is none
+    assert _of({"rounds": []}, "rise") is None
