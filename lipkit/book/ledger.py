@@ -137,7 +137,7 @@ def _spread(records: list[Record], name: str) -> str:
     values = [r["numbers"][name] for r in records if r["numbers"].get(name) is not None]
     if not values:
         return ""
-    spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
+    spread = f"\u00a0±\u00a0{stdev(values):.2f}" if len(values) > 1 else ""
     return f"{fmean(values):.2f}{spread}"
 
 
