@@ -15,7 +15,8 @@ named in a warning.
 
 Iterative magnitude pruning (`imp`, and `imp_multi` for several images) trains before each pruning
 and returns an `Imp`, which holds the masks of all rounds. Optimal Eye Surgeon (`oes`, and
-`oes_multi`) learns a mask for the initial weights by gradients, without training them.
+`oes_multi`) learns a mask for the initial weights by gradients, without training them. `universal`
+keeps random weights, in each layer as many as such masks do, and needs no search.
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ from .at_init import grasp, magnitude, random, snip, synflow
 from .codes import image_codes
 from .imp import imp
 from .multi import imp_multi
-from .oes import Oes, auto_density, oes, oes_multi
+from .oes import KEPT_PER_VALUE, Oes, auto_density, oes, oes_multi
 from .rounds import Imp, Round
 from .schedule import FIRST_CONVS, densities, rounds_to
 from .scores import grasp_scores, snip_scores, synflow_scores
+from .universal import universal
 
 __all__ = [
     "FIRST_CONVS",
+    "KEPT_PER_VALUE",
     "Imp",
     "Oes",
     "Round",
@@ -50,4 +53,5 @@ __all__ = [
     "snip_scores",
     "synflow",
     "synflow_scores",
+    "universal",
 ]
