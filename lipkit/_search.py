@@ -45,7 +45,7 @@ def _at_once(search: Experiment, device: str, masks, progress: bool) -> Found:
         if path and path.exists():
             return Found(Mask.load(path, prior), prior, 0.0, [])
         began = time.perf_counter()
-        op, y, _ = problem(search)
+        op, y, *_ = problem(search)
         more: dict[str, Any] = {"seed": search.seed} | search.find
         if search.method == "oes":
             # its fit-like loop ends early on Ctrl-C and says so; a half-found mask is none
@@ -73,10 +73,11 @@ def _iterative(search: Experiment, device: str, masks, progress: bool) -> Found:
     with _alone(folder):
         if search.method == "imp_multi":
             problems = [problem(search, name) for name in search.image]
-            ops, ys, _ = zip(*problems, strict=True)
+            ops, ys, *_ = zip(*problems, strict=True)
             result = find.imp_multi(prior, ops, ys, **options)
         else:
-            op, y, clean = problem(search)
+            op, y, _, clean = problem(search)
+            clean = None if search.task == "mri" else clean  # its rounds report PSNR of pictures
             result = find.imp(prior, op, y, reference=clean, **options)
     not_interrupted(result)
     names = ("density", "loss", "psnr", "best_psnr")

@@ -13,15 +13,12 @@ import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from . import models, physics
+from . import models
+from ._problem import Problem, initial_prior, problem
 from .errors import InputError
 from .inputs import is_number, is_whole
-from .prior import Prior
 
 # Raise a number when a method gives other results than before: records made with the older one
 # are then stale. "fit" counts for every experiment.
@@ -34,10 +31,16 @@ TASKS = {
     "denoise": "standard deviation of the noise, white being 255",
     "inpaint": "fraction of the pixels that are known",
     "sr": "factor: 2, 4 or 8",
+    "mri": "acceleration: 1 / strength of k-space is measured; 1 is all that the scan has",
 }
 CONTROLS = ("none", "shuffled", "random", "fresh")
+MRI_OPTIONS = ("pattern", "calibration", "sigma", "coils")  # of `sampling_mask` and `data.scan`
 FIT_OPTIONS = ("input_noise", "average", "langevin", "weight_decay", "backtrack")
 FRESH_SEED = 1000  # added to the seed of initial weights that a mask was not found for
+
+__all__ = [
+    "METHODS", "TASKS", "VERSIONS", "Experiment", "Problem", "initial_prior", "problem",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,13 @@ class Experiment:
     defaults of these never change.
 
     Args:
-        image: a name of `lipkit.data.names()`; for `find_on` also a list of them.
-        size: side of the square picture; cropped to it, or with `stretch` resized as it is.
-        task: "denoise", "inpaint" or "sr".
+        image: a name of `lipkit.data.names()`, for MRI of `lipkit.data.scans()`; for `find_on`
+            also a list of them.
+        size: side of the square picture; cropped to it, or with `stretch` resized as it is. Of
+            a scan, the longer side.
+        task: "denoise", "inpaint", "sr" or "mri".
         strength: standard deviation of the noise on the scale to 255; fraction of pixels known;
-            factor.
+            factor; acceleration.
         prior: the network's name, with its `options`.
         method: how the mask is found: a name of `lipkit.find`, with options `find`; or "dense".
         find_on: fields in which the search differs: other pictures, another task or strength
@@ -153,6 +158,10 @@ class Experiment:
             _one_of("fit option", name, FIT_OPTIONS)
         for name in self.find:
             _one_of(f"option of {self.method!r}:", name, _find_options(self.method))
+        for name in self.task_options if self.task == "mri" else ():
+            _one_of("option of task 'mri':", name, MRI_OPTIONS)
+        if self.task == "mri" and (self.gray or self.stretch or self.strength < 1):
+            raise InputError("task 'mri' has an acceleration of at least 1, no gray and no stretch")
         for name in self.stop:
             _one_of("stop option", name, ("window", "patience"))
         if self.method == "dense" and (self.find or self.find_on or self.density != 1):
@@ -163,6 +172,8 @@ class Experiment:
             for name in self.find_on:
                 _one_of("experiment field", name, vars(_DEFAULTS))
             self.search().check()
+            if (self.search().task == "mri") != (self.task == "mri"):
+                raise InputError("a mask found on a picture is not for MRI, nor the other way")
         if not isinstance(self.image, str) and self.method != "imp_multi":
             raise InputError("several pictures in one experiment are for method 'imp_multi' only")
 
@@ -182,53 +193,6 @@ class Experiment:
 
 
 _DEFAULTS = Experiment("", 0)
-
-
-class Problem(NamedTuple):
-    """What is to be restored: operator, measurement, and the clean picture to compare with."""
-
-    op: Any
-    y: Tensor
-    clean: Tensor
-
-
-def problem(experiment: Experiment, image: str | None = None) -> Problem:
-    """The picture of an experiment, its operator and its measurement.
-
-    >>> problem(Experiment("astronaut", 16, task="sr", strength=2)).y.shape
-    torch.Size([3, 8, 8])
-    """
-    e = experiment
-    clean = _picture(e, image or e.image)
-    options = dict(e.task_options)
-    if e.task == "denoise":
-        op = physics.Denoise(e.strength / 255, **options)
-    elif e.task == "inpaint":
-        op = physics.Inpaint.random(tuple(clean.shape), e.strength, seed=e.seed, **options)
-    else:
-        op = physics.SuperResolution(int(e.strength), **options)
-    return Problem(op, op.measure(clean, seed=e.seed), clean)
-
-
-def _picture(e: Experiment, name: str) -> Tensor:
-    from . import data
-
-    if e.stretch:
-        x = data.image(name, gray=e.gray)
-        x = torch.nn.functional.interpolate(
-            x[None], (e.size, e.size), mode="bicubic", antialias=True, align_corners=False
-        )[0].clamp(0, 1)
-    else:
-        x = data.image(name, size=e.size, gray=e.gray)
-    return x if e.gray or len(x) == 3 else x.expand(3, -1, -1).contiguous()
-
-
-def initial_prior(e: Experiment, device: str, seed: int | None = None) -> Prior:
-    """The network of an experiment with its initial weights and its code."""
-    channels = {"out_channels": 1} if e.gray else {}
-    return Prior(e.prior, e.size, e.seed if seed is None else seed, **channels, **e.options).to(
-        device
-    )
 
 
 def _one_of(what: str, name: object, known) -> None:

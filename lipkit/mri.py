@@ -194,14 +194,19 @@ def hold_out(
     aside = op.sampling.cpu() * (draw < share)
     if not bool(aside.any()):
         raise InputError(f"share={share:g} of so few samples sets none aside; take more")
-    judge, kept = MRI(op.maps.cpu(), aside), MRI(op.maps, op.sampling.cpu() - aside)
-    wanted = y.cpu() * aside
+    kept = MRI(op.maps, op.sampling.cpu() - aside)
+    return kept, y * kept.sampling.to(y.device), _prediction(op.maps, aside, y)
+
+
+def _prediction(maps: Tensor, aside: Tensor, y: Tensor) -> Callable[[Tensor], float]:
+    """How well a picture predicts the samples that were set aside, in dB."""
+    judge, wanted = MRI(maps.cpu(), aside), y.cpu() * aside
 
     def score(image: Tensor) -> float:
         error = judge.A(image.cpu()) - wanted
         return float(20 * torch.log10(wanted.norm() / error.norm()))
 
-    return kept, y * kept.sampling.to(y.device), score
+    return score
 
 
 def judged(
@@ -209,9 +214,9 @@ def judged(
 ) -> tuple[MRI, Tensor, Callable[[Tensor], float]]:
     """Operator and measurement of a scan, and a function that scores pictures, in dB.
 
-    If the scan has a target, only `sampling` counts as measured, and the score is the PSNR where
-    the object is. If it was undersampled in the scanner, all but a tenth of it counts, and the
-    score is that of `hold_out`.
+    Only `sampling` counts as measured. If the scan has a target, the score is the PSNR where the
+    object is. If it was undersampled in the scanner, the score tells how well a picture predicts
+    the samples that were measured and do not count; without `sampling` those of `hold_out`.
 
     >>> import lipkit as lk
     >>> scan = lk.data.scan("slice-1", size=32)
@@ -219,9 +224,14 @@ def judged(
     >>> score(scan.target)
     inf
     """
-    if scan.target is None:
+    if scan.target is None and sampling is None:
         return hold_out(*scan.undersampled())
     op, y = scan.undersampled(sampling)
+    if scan.target is None:
+        aside = scan.sampling - op.sampling
+        if not bool(aside.any()):
+            raise InputError("the sampling takes all that was measured: none is left to judge by")
+        return op, y, _prediction(op.maps, aside, scan.kspace)
     return op, y, lambda image: psnr(image.cpu() * op.support, scan.target)
 
 

@@ -6,13 +6,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from . import metrics
+from . import metrics, mri
 from ._search import find_mask, not_interrupted, shortened
 from .errors import Error
-from .experiment import FRESH_SEED, Experiment, initial_prior, problem
+from .experiment import FRESH_SEED, Experiment, Problem, initial_prior, problem
 from .fit import Fit, PosteriorMean, fit
 from .masks import Mask
 from .prior import Prior
@@ -71,7 +72,7 @@ def _about(experiment: Experiment, device: str, seconds: float) -> dict[str, Any
 
 
 def _results(e: Experiment, device: str, masks, progress: bool) -> dict[str, Any]:
-    op, y, clean = problem(e)
+    task = problem(e)
     found = find_mask(e, device, masks, progress)
     prior = found.prior
     if e.find_on or e.control == "fresh":  # the code belongs to the picture to restore
@@ -81,13 +82,18 @@ def _results(e: Experiment, device: str, masks, progress: bool) -> dict[str, Any
     mask = _controlled(found.mask, e)
     start = _untrained(prior, mask)
     watched = _Watched(WMV(**e.stop)) if e.stop else None
+    seen: dict[str, Any] = {"reference": task.clean}
+    if e.task == "mri":  # its PSNR is that of magnitudes
+        seen = {"callback": mri.Watch(task.score)}
     result = fit(
-        prior, op, y, mask=mask, steps=e.steps, lr=e.lr, stop=watched, reference=clean,
+        prior, task.op, task.y, mask=mask, steps=e.steps, lr=e.lr, stop=watched,
         every=e.every or max(1, e.steps // POINTS), seed=e.seed, precision=e.precision,
-        progress=progress, **_fit_options(e),
+        progress=progress, **seen, **_fit_options(e),
     )  # fmt: skip
     not_interrupted(result)
-    numbers = _numbers(e, result, clean) | _start_numbers(start, y, clean)
+    if e.task == "mri":
+        result.history["psnr"] = np.array(seen["callback"].values)
+    numbers = _numbers(e, result, task) | _start_numbers(start, e, task)
     layers = {} if mask is None else {n: list(count) for n, count in mask.per_layer().items()}
     if mask is not None:
         numbers |= {"kept": mask.kept, "density": mask.density, "collapsed": len(mask.collapsed())}
@@ -99,14 +105,15 @@ def _results(e: Experiment, device: str, masks, progress: bool) -> dict[str, Any
         "rounds": found.rounds,
         "search_seconds": round(found.seconds, 2),
         "fit_seconds": round(result.seconds, 2),
-        "picture": result.image,  # kept by whoever writes the record, or not
+        # kept by whoever writes the record, or not
+        "picture": None if e.task == "mri" else result.image,
     }
 
 
-def _numbers(e: Experiment, result: Fit, clean: Tensor) -> dict[str, float]:
+def _numbers(e: Experiment, result: Fit, task: Problem) -> dict[str, float]:
     psnr, steps = result.history["psnr"], result.history["step"]
     numbers = {
-        "stopped": metrics.psnr(result.image, clean),
+        "stopped": task.score(result.image),
         "oracle": float(psnr.max()),
         "last": float(psnr[-1]),
         "tail": float(psnr[-5:].mean()),
@@ -116,19 +123,34 @@ def _numbers(e: Experiment, result: Fit, clean: Tensor) -> dict[str, float]:
         "kept": sum(p.numel() for p in result.net.parameters()),
         "density": 1.0,
     }
+    if e.task == "mri":
+        if task.clean is not None:
+            numbers["stopped_ssim"] = mri.scores(result.image * task.op.support, task.clean)["ssim"]
+        return numbers
     if e.size >= 11:
-        numbers["stopped_ssim"] = metrics.ssim(result.image, clean)
+        numbers["stopped_ssim"] = metrics.ssim(result.image, task.clean)
     if e.task == "sr" and not e.gray and e.size > 8:
-        numbers["stopped_y"] = metrics.psnr_y(result.image, clean)
-        numbers["oracle_y"] = metrics.psnr_y(result.best, clean)
+        numbers["stopped_y"] = metrics.psnr_y(result.image, task.clean)
+        numbers["oracle_y"] = metrics.psnr_y(result.best, task.clean)
     return numbers
 
 
-def _start_numbers(start: Tensor, y: Tensor, clean: Tensor) -> dict[str, float]:
-    """How the masked network looks untrained, and the measurement, beside the clean picture."""
-    likeness = torch.stack([start.flatten(), clean.flatten()]).corrcoef()[0, 1]
-    numbers = {"start": metrics.psnr(start, clean), "start_likeness": float(likeness)}
-    return numbers | ({"noisy": metrics.psnr(y, clean)} if y.shape == clean.shape else {})
+def _start_numbers(start: Tensor, e: Experiment, task: Problem) -> dict[str, float]:
+    """How the masked network looks untrained, and the measurement, beside the clean picture.
+
+    Of MRI the zero-filled picture, and only where the object is: nothing else is measured.
+    """
+    numbers, pair = {"start": task.score(start)}, [start, task.clean]
+    if e.task == "mri":
+        numbers["noisy"] = task.score(mri.zero_filled(task.op, task.y))
+        if task.clean is not None:
+            pair = [x[:, task.op.support[0] > 0] for x in pair]
+    elif task.y.shape == task.clean.shape:
+        numbers["noisy"] = task.score(task.y)
+    if task.clean is not None:
+        likeness = torch.stack([x.flatten() for x in pair]).corrcoef()[0, 1]
+        numbers["start_likeness"] = float(likeness)
+    return numbers
 
 
 @torch.no_grad()

@@ -147,6 +147,30 @@ def test_a_ticket_brings_network_weights_and_mask(capsys, folder):
     assert (folder / "out.png").read_bytes() != original
 
 
+def test_the_universal_ticket_needs_no_search(capsys, folder):
+    code, out, _ = lipkit(capsys, *DENOISE.split(), "--ticket", "universal", "--steps", 3, "--json")
+    assert code == 0 and json.loads(out)["steps"] == 3
+    prior = lk.Prior("oes", (32, 40), levels=2)
+    fit = lk.fit(
+        prior, lk.physics.Denoise(0.0), lk.data.image("./noisy.png"), steps=3,
+        mask=lk.find.universal(prior), progress=False,
+    )  # fmt: skip
+    lk.data.save(fit.image, folder / "same.png")
+    assert (folder / "out.png").read_bytes() == (folder / "same.png").read_bytes()
+
+
+def test_a_rewound_ticket_begins_where_it_was_rewound_to(capsys, folder):
+    ticket = lk.Ticket.load("my.ticket")
+    start = ticket.fresh(seed=9)
+    lk.Ticket(ticket.mask, ticket.recipe, start=start).save("rewound.ticket")
+    pictures = []
+    for name in ("my.ticket", "rewound.ticket"):
+        arguments = (*DENOISE.split(), "--steps", 2, "--ticket", name)
+        assert lipkit(capsys, *arguments)[0] == 0
+        pictures.append((folder / "out.png").read_bytes())
+    assert pictures[0] != pictures[1]
+
+
 def test_a_colour_ticket_restores_a_grey_picture(capsys, folder):
     code, _, _ = lipkit(
         capsys, "restore", "gray.png", "out.png", "--task", "denoise", "--steps", 3,
@@ -233,6 +257,9 @@ WRONG = [
     (f"{DENOISE} --ticket noisy.png", "noisy.png is no file of a mask or ticket"),
     (f"{DENOISE} --ticket missing", "missing cannot be read"),
     (f"{DENOISE} --fresh", "--fresh is for --ticket"),
+    (f"{DENOISE} --ticket universal --fresh", "--fresh is for --ticket FILE"),
+    (f"{DENOISE} --ticket universal --prior dip", "is for the network oes"),
+    (f"{DENOISE} --ticket universal -o levels 1", "for 2, 3, 4, 5, 6 levels, not for 1"),
     (f"{DENOISE} --ticket my.ticket --fresh --seed 3", "give another --seed"),
     (INPAINT, "needs --mask FILE"),
     (f"{INPAINT} --mask gray.png", "the mask is 32 x 24 pixels, the picture 40 x 32"),

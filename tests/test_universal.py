@@ -41,6 +41,7 @@ def test_same_seed_same_mask_other_seed_another():
     assert universal(prior).kept == round(lk.find.KEPT_PER_VALUE * 3 * 32 * 32)
 
 
+@pytest.mark.filterwarnings("ignore::lipkit.masks.LayerCollapseWarning")
 def test_it_restores_where_uniform_chance_leaves_a_constant():
     clean, op = lk.data.image("chelsea", size=32), lk.physics.Denoise(0.1)
     prior, y = lk.Prior("oes", 32, levels=2), op.measure(clean)

@@ -26,6 +26,7 @@ def announce(problem: Problem, recipe: Recipe, steps: int, window: int, device: 
         window: how many whole pictures the stop rule holds.
     """
     from ..errors import InputError
+    from ..sweep import duration
 
     height, width = problem.size
     if height * width < LARGE:
@@ -44,7 +45,7 @@ def announce(problem: Problem, recipe: Recipe, steps: int, window: int, device: 
         )
     cost = f"about {needed / _GIGA:.1f} GB of memory"
     if device == "cpu":  # a GPU is not filled by a small picture: no telling from one
-        cost += f" and at most {_duration(steps * pixels * seconds)}"
+        cost += f" and at most {duration(steps * pixels * seconds)}"
     click.echo(
         f"{width} x {height} pixels: {cost}; --size {side // 2} would take a quarter", err=True
     )
@@ -88,14 +89,3 @@ def available_memory(device: str) -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
         return None
-
-
-def _duration(seconds: float) -> str:
-    """A length of time for people.
-
-    >>> _duration(45), _duration(600), _duration(9000)
-    ('45 s', '10 min', '2.5 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -15,6 +15,7 @@ from .task import (
     Problem,
     asked,
     check_output,
+    chosen_device,
     fitting,
     plain_warnings,
     problem,
@@ -42,7 +43,6 @@ METHODS = ("imp", "oes", "snip", "grasp", "synflow", "magnitude", "random")
 @click.option("--rate", type=float, help="imp: fraction pruned each round  [default: 0.2]")
 @click.option("--folder", help="imp: save each round here, and go on from there")
 @shared_options
-@click.option("--json", "as_json", is_flag=True, help="print the result as JSON")
 @click.pass_context
 def command(
     context: click.Context,
@@ -72,7 +72,7 @@ def command(
     _check_method(method, wanted, variant, rate, folder)
     fraction = _fraction(density)
     path = check_output(ticket, "TICKET", (source, wanted.mask))
-    device = wanted.chosen_device()
+    device = chosen_device(wanted.device)
     picture = problem(source, wanted)
     recipe = wanted.network(picture.channels, picture.size)
     how = {"method": method, "asked_density": fraction, "seed": wanted.seed}

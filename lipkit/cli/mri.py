@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .estimate import announce
-from .task import Problem, check_output
+from .task import (
+    Problem,
+    check_output,
+    chosen_device,
+    device_option,
+    json_option,
+    seed_option,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +28,7 @@ if TYPE_CHECKING:
 
 CLASSICAL = ("zero-filled", "cg", "l1", "tv")
 METHODS = (*CLASSICAL, "dip", "deep-decoder", "ticket")
-ENDINGS = (".npy", ".nii", ".gz", ".png")
+ENDINGS = (".npy", ".nii", ".nii.gz", ".png")
 
 
 @click.command()
@@ -36,9 +43,9 @@ ENDINGS = (".npy", ".nii", ".gz", ".png")
 @click.option("--slice", "index", type=click.IntRange(0), help="of a volume  [default: middle]")
 @click.option("--size", type=click.IntRange(16), help="pixels of the longer side, if fewer")
 @click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="of a fit")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
-@click.option("--json", "as_json", is_flag=True, help="print the result as JSON")
+@seed_option
+@device_option
+@json_option
 @click.pass_context
 def command(
     context: click.Context,
@@ -103,8 +110,7 @@ def _check(method: str, source: str, out: str, options: dict[str, Any]) -> Path:
         raise click.UsageError("--sampling says it all: leave out --acceleration")
     if options["pattern"] and not options["acceleration"]:
         raise click.UsageError("--pattern is for --acceleration")
-    lower = out.lower()
-    if not lower.endswith(ENDINGS) or (lower.endswith(".gz") and not lower.endswith(".nii.gz")):
+    if not Path(out).suffix or not out.lower().endswith(ENDINGS):
         raise click.UsageError(f"OUT must end in .npy, .nii, .nii.gz or .png, got {out!r}")
     inputs = (source, options["sampling"], options["maps"], options["ticket"])
     return check_output(out, "OUT", inputs)
@@ -136,17 +142,10 @@ def _measured(scan: Scan, options: dict[str, Any]) -> tuple[MRI, Tensor]:
 
 def _fitted(method: str, op: MRI, y: Tensor, options: dict[str, Any]):
     """A fit of an untrained network, dense or sparse."""
-    import torch
-
     from .. import fit
     from ..prior import Recipe
 
-    size, mask = tuple(y.shape[1:]), None
-    device = options["device"]
-    if device == "cuda" and not torch.cuda.is_available():
-        raise click.UsageError("--device cuda: there is no GPU that torch can use")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    size, mask, device = tuple(y.shape[1:]), None, chosen_device(options["device"])
     recipe = Recipe(method, size, options["seed"], {"out_channels": 2, "sigmoid": False})
     if method == "ticket":
         recipe, mask = _of_ticket(options["ticket"], size)
@@ -179,7 +178,10 @@ def _array(file: str):
 
     if not os.path.isfile(file):
         raise FileError(f"there is no file {file!r}")
-    return np.array(_open_npy(Path(file)))
+    array = np.array(_open_npy(Path(file)))
+    if array.dtype.kind not in "buifc":
+        raise FileError(f"{file} holds {array.dtype}; expected numbers")
+    return array
 
 
 def _write(image: Tensor, path: Path) -> None:
@@ -188,6 +190,7 @@ def _write(image: Tensor, path: Path) -> None:
     import torch
 
     from .. import data, mri
+    from ..errors import FileError
     from ..physics.mri import needed
 
     if path.suffix.lower() == ".png":
@@ -203,6 +206,9 @@ def _write(image: Tensor, path: Path) -> None:
             nibabel = needed("nibabel")
             nibabel.save(nibabel.Nifti1Image(plane, np.eye(4)), partial)
         partial.replace(path)
+    except OSError as problem:
+        why = problem.strerror or problem
+        raise FileError(f"{path} cannot be written ({why}); check folder and permissions") from None
     finally:
         partial.unlink(missing_ok=True)
 

@@ -15,6 +15,7 @@ from .task import (
     Problem,
     asked,
     check_output,
+    chosen_device,
     fitting,
     plain_warnings,
     problem,
@@ -24,7 +25,10 @@ from .task import (
 if TYPE_CHECKING:
     from ..fit import Fit
     from ..masks import Mask
-    from ..prior import Recipe
+    from ..prior import Prior, Recipe
+    from ..tickets import Ticket
+
+UNIVERSAL = "universal"
 
 
 @click.command()
@@ -32,10 +36,11 @@ if TYPE_CHECKING:
 @click.argument("out", metavar="OUT")
 @shared_options
 @click.option("--stop", type=click.Choice(["wmv", "emv", "none"]), help="[default: wmv to denoise]")
-@click.option("--ticket", help="a ticket: its network, mask and initial weights")
+@click.option(
+    "--ticket", help="a ticket: its network, mask and initial weights; or universal: no search"
+)
 @click.option("--fresh", is_flag=True, help="only the mask of the ticket, with weights of --seed")
 @click.option("--checkpoint", help="a file to save to now and then, and to go on from")
-@click.option("--json", "as_json", is_flag=True, help="print the result as JSON")
 @click.pass_context
 def command(
     context: click.Context,
@@ -54,6 +59,7 @@ def command(
     lipkit restore noisy.png clean.png --task denoise
     lipkit restore torn.png whole.png --task inpaint --mask white-is-kept.png
     lipkit restore small.png large.png --task sr --factor 4
+    lipkit restore noisy.png clean.png --task denoise --ticket universal
 
     Only this one picture is used: no training set, no downloaded weights. Ctrl-C ends it without
     writing OUT; with --checkpoint, the same command goes on from there.
@@ -63,16 +69,17 @@ def command(
 
     wanted = asked(options)
     path = _check(wanted, source, out, ticket, fresh, checkpoint)
-    device = wanted.chosen_device()
+    device = chosen_device(wanted.device)
     picture = problem(source, wanted)
     gray = picture.channels == 1
     with plain_warnings():
-        picture, recipe, mask = _network(wanted, picture, ticket, fresh)
+        picture, recipe, found = _network(wanted, picture, ticket, fresh)
     how = fitting(wanted, recipe.name)
-    rule = _rule(stop or how.stop)
+    rule = _rule(stop or ("none" if ticket == UNIVERSAL else how.stop))  # it does not overfit
     announce(picture, recipe, how.steps, getattr(rule, "window", 1), device)
+    prior, mask = _start(recipe, found, fresh, ticket == UNIVERSAL)
     result = fit(
-        recipe.prior().to(device), picture.op, picture.y,
+        prior.to(device), picture.op, picture.y,
         steps=how.steps, mask=mask, input_noise=how.input_noise, average=how.average, stop=rule,
         seed=wanted.seed, precision=wanted.precision, checkpoint=checkpoint,
     )  # fmt: skip
@@ -92,11 +99,14 @@ def _check(
     checkpoint: str | None,
 ) -> Path:
     """Refuse what cannot be before anything is read; return where the picture goes."""
-    if ticket and (wanted.prior or wanted.option):
+    universal = ticket == UNIVERSAL
+    if ticket and not universal and (wanted.prior or wanted.option):
         raise click.UsageError("--ticket brings its own network: leave out --prior and --option")
-    if fresh and not ticket:
-        raise click.UsageError("--fresh is for --ticket: it uses only its mask")
-    inputs = (source, wanted.mask, ticket)
+    if universal and wanted.prior not in (None, "oes"):
+        raise click.UsageError("--ticket universal is for the network oes: leave out --prior")
+    if fresh and (universal or not ticket):
+        raise click.UsageError("--fresh is for --ticket FILE: it uses only its mask")
+    inputs = (source, wanted.mask, None if universal else ticket)
     path = check_output(out, "OUT", inputs, ".png")
     if checkpoint:
         check_output(checkpoint, "--checkpoint", (*inputs, out))
@@ -105,8 +115,14 @@ def _check(
 
 def _network(
     wanted: Asked, picture: Problem, ticket: str | None, fresh: bool
-) -> tuple[Problem, Recipe, Mask | None]:
+) -> tuple[Problem, Recipe, Ticket | None]:
     """A dense network as asked for, or that of a ticket with its own or fresh weights."""
+    if ticket == UNIVERSAL:
+        levels = min(6, max(2, min(picture.size).bit_length() - 4))  # 3 at 64 pixels, 6 at 512
+        asked_levels = dict(wanted.option).get("levels", str(levels))
+        option = (*wanted.option, ("levels", asked_levels))
+        wanted = replace(wanted, prior="oes", option=option)
+        return picture, wanted.network(picture.channels, picture.size), None
     if not ticket:
         return picture, wanted.network(picture.channels, picture.size), None
     from ..tickets import Ticket
@@ -118,7 +134,21 @@ def _network(
             f"--fresh: seed {seed} gives the ticket's own initial weights; give another --seed"
         )
     recipe = replace(found.recipe, size=picture.size, seed=seed)
-    return picture.in_channels_of(recipe), recipe, found.mask
+    return picture.in_channels_of(recipe), recipe, found
+
+
+def _start(
+    recipe: Recipe, found: Ticket | None, fresh: bool, universal: bool
+) -> tuple[Prior, Mask | None]:
+    """The initial weights and the mask."""
+    if found is not None:
+        return recipe.prior() if fresh else found.prior(recipe.size), found.mask
+    prior = recipe.prior()
+    if not universal:
+        return prior, None
+    from ..find import universal as without_search
+
+    return prior, without_search(prior, seed=recipe.seed)
 
 
 def _rule(name: str):

@@ -1,4 +1,4 @@
-"""What `restore` and `find` share: the picture, what happened to it, and the network."""
+"""What `restore`, `find` and `mri` share: options, the picture and what happened to it."""
 
 from __future__ import annotations
 
@@ -58,16 +58,23 @@ class Asked:
             raise click.UsageError("out_channels is that of the picture and cannot be chosen")
         return Recipe(self.prior or "dip", size, self.seed, {"out_channels": channels} | options)
 
-    def chosen_device(self) -> str:
-        import torch
 
-        if self.device == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise click.UsageError("--device cuda: there is no GPU that torch can use")
-        return self.device
+def chosen_device(asked: str) -> str:
+    """The device that --device means here."""
+    import torch
+
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise click.UsageError("--device cuda: there is no GPU that torch can use")
+    return asked
 
 
+seed_option = click.option(
+    "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True
+)
+device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+json_option = click.option("--json", "as_json", is_flag=True, help="print the result as JSON")
 _OPTIONS = (
     click.option("--task", type=click.Choice(TASKS), required=True, help="what is to be undone"),
     click.option(
@@ -94,14 +101,15 @@ _OPTIONS = (
         help="an option of the network",
     ),
     click.option("--steps", type=click.IntRange(1), help="the most optimizer steps (of a fit)"),
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
+    seed_option,
     click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto"),
-    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto"),
+    device_option,
+    json_option,
 )
 
 
 def shared_options(command: Callable) -> Callable:
-    """The options that `Asked` holds."""
+    """The options that `Asked` holds, and --json."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command

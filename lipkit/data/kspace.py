@@ -23,8 +23,9 @@ def read_kspace(path: Path, index: int | None) -> tuple[np.ndarray, np.ndarray |
     array = _open_npy(path)
     if array.ndim == 4:
         array = array[_slice(array.shape[0], index, path)]
-    _check(array, path)
-    return np.array(array, dtype=np.complex64), None
+    elif index is not None:
+        raise InputError(f"{path.name} has no slices to choose from")
+    return checked(array, path), None
 
 
 def read_magnitude(path: Path, index: int | None) -> np.ndarray:
@@ -34,6 +35,8 @@ def read_magnitude(path: Path, index: int | None) -> np.ndarray:
         plane = volume
         if volume.ndim == 3:
             plane = volume[_slice(volume.shape[0], index, path)]
+        elif index is not None:
+            raise InputError(f"{path.name} has no slices to choose from")
     else:
         plane = _nifti_plane(path, index)
     if plane.ndim != 2 or plane.dtype.kind not in "buif":
@@ -90,12 +93,14 @@ def _read_fastmri(path: Path, index: int | None) -> tuple[np.ndarray, np.ndarray
         raise FileError(
             f"{path.name} is not a complete HDF5 file ({_first_line(error)}); get a complete copy."
         ) from error
-    _check(kspace, path)
+    kspace = checked(kspace, path)
     if lines is not None and lines.shape != kspace.shape[-1:]:
         raise FileError(
             f"{path.name} has a mask of {len(lines)} lines for k-space of {kspace.shape[-1]}."
         )
-    return _without_oversampling(kspace.astype(np.complex64), size, lines), lines
+    if lines is not None and not (np.isin(lines, (0, 1)).all() and lines.any()):
+        raise FileError(f"{path.name} has a mask that does not say 0 or 1 of each line.")
+    return _without_oversampling(kspace, size, lines), lines
 
 
 def _picture_size(file: Any) -> tuple[int, int] | None:
@@ -171,11 +176,12 @@ def _slice(count: int, index: int | None, path: Path) -> int:
     return index
 
 
-def _check(kspace: np.ndarray, path: Path) -> None:
-    if kspace.ndim == 2:
+def checked(kspace: np.ndarray, path: Path) -> np.ndarray:
+    """K-space in single precision, its largest number 1: squares of others could overflow."""
+    if kspace.ndim == 2 or (kspace.ndim == 3 and len(kspace) == 1):
         raise FileError(
-            f"{path.name} is single-coil (complex {kspace.shape}); expected k-space "
-            "[coils, height, width]."
+            f"{path.name} is single-coil ({kspace.shape}); expected k-space [coils, height, width] "
+            "of two coils or more."
         )
     if kspace.ndim != 3 or kspace.dtype.kind != "c":
         raise FileError(
@@ -187,6 +193,7 @@ def _check(kspace: np.ndarray, path: Path) -> None:
         raise FileError(f"{path.name} holds NaN or infinite values; replace them first.")
     if not kspace.any():
         raise FileError(f"{path.name} holds only zeros: no signal was measured.")
+    return (kspace / np.abs(kspace).max()).astype(np.complex64)
 
 
 def _check_sides(height: int, width: int, path: Path, coils: int = 1) -> None:

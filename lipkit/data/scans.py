@@ -130,8 +130,8 @@ def _load(source, index: int | None) -> tuple[str, Tensor, np.ndarray | None]:
     if isinstance(source, (np.ndarray, Tensor)):
         array = torch.as_tensor(source).detach().cpu()
         if array.is_complex():
-            kspace._check(array.numpy(), Path("the array"))
-            return "array", array.to(torch.complex64), None
+            data = kspace.checked(array.numpy(), Path("the array"))
+            return "array", torch.from_numpy(data), None
         return "array", images.image(source, gray=True)[0], None
     if source in _SLICES:
         return source, _template_slice(_SLICES[source]), None

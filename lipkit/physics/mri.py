@@ -197,7 +197,9 @@ def _lines(
     width: int, acceleration: float, pattern: str, calibration: int | None, seed: int
 ) -> Tensor:
     """Exactly width / acceleration lines: those of the centre, the rest spread over the others."""
-    count = max(1, round(width / acceleration))
+    count = round(width / acceleration)
+    if count < 1:
+        raise InputError(f"an acceleration of {acceleration:g} leaves none of {width} lines")
     centre = max(1, round(_CALIBRATION * count)) if calibration is None else calibration
     if centre > count:
         raise InputError(
