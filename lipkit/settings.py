@@ -10,6 +10,7 @@ from .errors import InputError
 from .inputs import is_number, is_whole
 
 PRECISIONS = ("auto", "fp32", "bf16")
+ENGINES = ("auto", "plain")
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Settings:
     every: int
     seed: int
     precision: str
+    engine: str
 
     def check(self) -> None:
         for name in ("steps", "every"):
@@ -80,9 +82,9 @@ class Settings:
             )
         if self.backtrack is not None and not (is_number(self.backtrack) and self.backtrack > 0):
             raise InputError(f"backtrack is a drop in dB above 0, got {self.backtrack!r}")
-        if self.precision not in PRECISIONS:
-            raise InputError(
-                f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
-            )
+        for name, choices in (("precision", PRECISIONS), ("engine", ENGINES)):
+            value = getattr(self, name)
+            if value not in choices:
+                raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
         if self.stop is not None and not hasattr(self.stop, "update"):
             raise InputError(f"stop must be a rule of lipkit.stop such as WMV(), got {self.stop!r}")

@@ -246,7 +246,7 @@ WRONG = [
     (f"{DENOISE} --sigma -0.1", "-0.1 is not in the range"),
     (f"{DENOISE} --sigma 25", "25.0 is not in the range 0<=x<=1"),
     (f"{DENOISE} --size 7", "7 is not in the range x>=8"),
-    (f"{DENOISE} --seed -1", "-1 is not in the range x>=0"),
+    (f"{DENOISE} --seed -1", "-1 is not in the range 0<=x<=2147483647"),
     (f"{DENOISE} --prior dipp", "unknown network 'dipp'"),
     (f"{DENOISE} -o levls 2", "has no option 'levls' (did you mean 'levels'?)"),
     (f"{DENOISE} -o levels 0", "levels must be a whole number of at least 1"),

@@ -85,7 +85,8 @@ def test_masked_fit_is_training_the_kept_weights_alone():
         adam.zero_grad()
         (out - y).square().mean().backward()
         adam.step()
-    fit = quick(prior, y=y, steps=20, mask=MASK, weight_decay=0.05)
+    # the engine leaves weights without influence alone, which here decay
+    fit = quick(prior, y=y, steps=20, mask=MASK, weight_decay=0.05, engine="plain")
     torch.testing.assert_close(fit.image, out.detach()[0], rtol=1e-8, atol=1e-8)
     state = dict(fit.net.named_parameters())
     trained = torch.cat([state[n].detach().flatten() for n in MASK.names])[kept]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +14,9 @@ from torch import Tensor
 
 from .. import _maskfile
 from ..checkpoint import signature
+from ..engine.dense import boxed, compare
 from ..errors import Error, FileError, InputError
-from ..inputs import check_shapes, is_number, is_whole
+from ..inputs import is_number, is_whole
 from ..interrupt import held_interrupts
 from ..masks import covered
 from ..prior import Prior
@@ -82,6 +82,7 @@ class Eye:
     def __init__(self, prior: Prior, op, y: Tensor, settings: EyeSettings) -> None:
         self.s, self.op, self.prior = settings, op, prior.clone().requires_grad_(False)
         self.signature = signature(prior, op, y, None, settings)
+        self.prior.net = boxed(self.prior.net)
         self.prior.to(memory_format=torch.channels_last)
         self.names, self.parameters = zip(*covered(self.prior.net, settings.scope), strict=True)
         self.y = y.to(self.prior.z.device)
@@ -154,20 +155,14 @@ class Eye:
         for v, mask, theta, weight in self._chunks(self.mask, self.theta, self.weights):
             torch.mul(theta, relax_(mask, v, self.s.temperature), out=weight)
         self.slope.zero_()
-        with self._autocast():
-            x = self.prior()
-        x = x.float() if x.dtype == torch.bfloat16 else x
-        predicted = self.op.A(x)
-        if self.step == 0:
-            check_shapes(x, predicted, self.y, None)
-        error = predicted - self.y
-        loss = (error.abs().square() if error.is_complex() else error.square()).mean()
+        half = self.s.precision == "bf16"
+        _, _, loss = compare(self.prior, self.prior.z, self.op, self.y, half=half)
         loss.backward()
         scale = 1 / (self.s.temperature * self.s.samples)
         parts = self._chunks(self.mask, self.weights, self.slope, self.logits.grad)
         for _, mask, weight, slope, grad in parts:
             # weight = theta * mask, mask = sigmoid((logits + noise) / temperature)
-            grad.addcmul_(slope.mul_(weight), mask.neg_().add_(1), value=scale)
+            grad.addcmul_(slope.mul_(weight), 1 - mask, value=scale)
         return loss.detach()
 
     @torch.no_grad()
@@ -176,12 +171,13 @@ class Eye:
         lam, kept = self.lam, 0.0
         if self.s.reg == "centred":
             lam *= float((self.logits.sigmoid() - self.p0).sum().sign())
-        for v, p0, grad in self._chunks(self.p0.expand_as(self.logits), self.logits.grad):
+        for v, p0, grad in self._chunks(self.p0, self.logits.grad):
             p = v.sigmoid()
-            slope = p * (1 - p)  # dp / dv
+            slope = torch.addcmul(p, p, p, value=-1)  # dp / dv
             if self.s.reg == "kl":
-                slope *= kl_slope(p, p0)
-            grad.add_(slope, alpha=lam)
+                grad.addcmul_(slope, kl_slope(p, p0), value=lam)
+            else:
+                grad.add_(slope, alpha=lam)
             kept += p.sum()
         if self.s.lam == "auto":
             behind = float(kept) / self.logits.numel() > self._goal()
@@ -193,9 +189,11 @@ class Eye:
         return 0.5 * min(1.0, SURPLUS * self.s.density / 0.5) ** way
 
     def _chunks(self, *vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """The logits and other vectors in pieces, each small enough for a processor's cache."""
+        """The logits and others, vectors or numbers, in pieces small enough for a cache."""
         size = self.logits.numel() if self.logits.is_cuda else CHUNK
-        return zip(*(t.split(size) for t in (self.logits.detach(), *vectors)), strict=True)
+        first = self.logits.detach().split(size)
+        rest = (t.split(size) if t.ndim else (t,) * len(first) for t in vectors)
+        return zip(first, *rest, strict=True)
 
     @torch.no_grad()
     def _note(self, loss: Tensor) -> None:
@@ -204,10 +202,15 @@ class Eye:
                 f"the loss is {float(loss)} at step {self.step}: the search diverged; "
                 "check the values of the measurement and the operator"
             )
-        p = self.logits.sigmoid()
-        penalty = PENALTIES[self.s.reg]
-        value = 0.0 if penalty is None else float(penalty(p, self.p0))
-        self.rows.append([float(self.step), float(loss), value, float(p.mean()), self.lam])
+        penalty, value, kept = PENALTIES[self.s.reg], 0.0, 0.0
+        whole = [(self.logits.detach(), self.p0)]
+        # the divergence is a sum over pieces, the excess over a sum is none
+        for v, p0 in whole if self.s.reg == "centred" else self._chunks(self.p0):
+            p = v.sigmoid()
+            kept += float(p.sum())
+            value += 0.0 if penalty is None else float(penalty(p, p0))
+        mean = kept / self.logits.numel()
+        self.rows.append([float(self.step), float(loss), value, mean, self.lam])
 
     def history(self) -> dict[str, np.ndarray]:
         """The columns noted so far."""
@@ -242,11 +245,6 @@ class Eye:
         for part, p in zip(parts, self.parameters, strict=True):
             view = part.view(_channels_last(p).shape)
             yield view.movedim(-1, 1) if p.ndim == 4 else view
-
-    def _autocast(self):
-        if self.s.precision != "bf16":
-            return nullcontext()
-        return torch.autocast(self.theta.device.type, dtype=torch.bfloat16)
 
     def _save(self, path: Path) -> None:
         from safetensors.torch import save

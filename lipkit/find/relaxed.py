@@ -49,9 +49,12 @@ def kl_slope(p: Tensor, p0: Tensor | float) -> Tensor:
     >>> kl_slope(torch.tensor([0.05, 0.5]), 0.05).round(decimals=3)
     tensor([0.0000, 2.9440])
     """
-    a, b = p + TINY, (1 + TINY) - p
-    edge = (2 * TINY * p).sub_(TINY).div_(a).div_(b)  # p / a - (1 - p) / b
-    return a.div_(b).mul_((1 - p0) / p0).log_().add_(edge)
+    # log((p + TINY) / (q + TINY)) + p / (p + TINY) - q / (q + TINY) - log(p0 / (1 - p0)), in few
+    # passes: with TINY as it is, the first is a logit, and the next two have one denominator
+    spread = torch.addcmul(p, p, p, value=-1).add_(TINY * (1 + TINY))
+    out = ((p + TINY) / (1 + 2 * TINY)).logit_()
+    out.addcdiv_(p.sub(0.5), spread, value=2 * TINY)
+    return out.sub_(torch.as_tensor(p0, dtype=p.dtype, device=p.device).logit())
 
 
 def l1(p: Tensor, p0: Tensor | float) -> Tensor:

@@ -1,0 +1,202 @@
+"""The inner loops as explicit vector code, and what threads need to share work.
+
+Written as LLVM instructions because automatic vectorisation chooses half the width of the widest
+units. Sixteen numbers at a time everywhere: on processors with narrower units LLVM splits them.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES = 16
+FAST = ("fast",)
+_F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+_VECTOR, _EIGHT = ir.VectorType(_F32, LANES), ir.VectorType(_F32, 8)
+_ZEROS = ir.Constant(_VECTOR, None)
+
+
+def _load(builder, address, kind):
+    value = builder.load(builder.inttoptr(address, kind.as_pointer()))
+    value.align = 4  # planes start anywhere
+    return value
+
+
+def _store(builder, value, address):
+    builder.store(value, builder.inttoptr(address, value.type.as_pointer())).align = 4
+
+
+def _broadcast(builder, value):
+    nothing = ir.Constant(_VECTOR, ir.Undefined)
+    first = builder.insert_element(nothing, value, _I32(0))
+    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(_I32, LANES), [0] * 16))
+
+
+def _multiply_add(builder, total, a, b):
+    """One rounding where the processor can; never in another order."""
+    product = builder.fmul(a, b, flags=("contract",))
+    return builder.fadd(total, product, flags=("contract",))
+
+
+def _plane_address(builder, x, offsets, index):
+    """Address of the plane that tap number `index` reads."""
+    entry = _load(builder, builder.add(offsets, builder.shl(index, _I64(2))), _I32)
+    return builder.add(x, builder.shl(builder.sext(entry, _I64), _I64(2)))
+
+
+class _Loop:
+    """`for i in range(count)`, carrying values from turn to turn."""
+
+    def __init__(self, builder, count, carried) -> None:
+        self.builder, before = builder, builder.block
+        head, body, self.after = (builder.append_basic_block(n) for n in ("head", "body", "after"))
+        self.head = head
+        builder.branch(head)
+        builder.position_at_end(head)
+        self.i = builder.phi(_I64)
+        self.i.add_incoming(_I64(0), before)
+        self.values = [builder.phi(v.type) for v in carried]
+        for phi, value in zip(self.values, carried, strict=True):
+            phi.add_incoming(value, before)
+        builder.cbranch(builder.icmp_signed("<", self.i, count), body, self.after)
+        builder.position_at_end(body)
+
+    def end(self, carried):
+        builder = self.builder
+        self.i.add_incoming(builder.add(self.i, _I64(1)), builder.block)
+        for phi, value in zip(self.values, carried, strict=True):
+            phi.add_incoming(value, builder.block)
+        builder.branch(self.head)
+        builder.position_at_end(self.after)
+        return self.values
+
+
+def _make_combine(vectors: int):
+    """out[0 : 16 * vectors] = sum over n taps of w[i] * x[offsets[i] : ...].
+
+    Even and odd taps are summed apart, so that short sums do not wait for each other. The order
+    is the same for any number of vectors: a picture of one value stays one.
+    """
+
+    @intrinsic
+    def combine(_context, x, offsets, w, n, out):
+        def generate(context, builder, _signature, args):
+            x, offsets, w, n, out = args
+
+            def tap(index, totals, chain):
+                weight = _load(builder, builder.add(w, builder.shl(index, _I64(2))), _F32)
+                weight = _broadcast(builder, weight)
+                base = _plane_address(builder, x, offsets, index)
+                for j in range(chain * vectors, (chain + 1) * vectors):
+                    place = _I64(4 * LANES * (j - chain * vectors))
+                    pixels = _load(builder, builder.add(base, place), _VECTOR)
+                    totals[j] = _multiply_add(builder, totals[j], pixels, weight)
+
+            loop = _Loop(builder, builder.ashr(n, _I64(1)), [_ZEROS] * (2 * vectors))
+            totals, first = list(loop.values), builder.shl(loop.i, _I64(1))
+            tap(first, totals, 0)
+            tap(builder.add(first, _I64(1)), totals, 1)
+            totals = loop.end(totals)
+            even, odd = totals[:vectors], totals[vectors:]
+            loop = _Loop(builder, builder.and_(n, _I64(1)), even)
+            even = list(loop.values)
+            tap(builder.sub(n, _I64(1)), even, 0)
+            even = loop.end(even)
+            for j in range(vectors):
+                value = builder.fadd(even[j], odd[j])
+                _store(builder, value, builder.add(out, _I64(4 * LANES * j)))
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 5), generate
+
+    return combine
+
+
+combine12, combine8, combine4, combine2, combine1 = (_make_combine(v) for v in (12, 8, 4, 2, 1))
+
+
+def _sums_of_eight(builder, vectors):
+    """The sums of eight vectors, as one vector of eight, in as few additions as it takes."""
+
+    def halves(a, b, width):
+        """Fold blocks of `width`: the lower of each pair from a and b, plus the upper ones."""
+        lower, upper = [], []
+        for start in range(0, LANES, 2 * width):
+            lower += [s + start + i for s in (0, LANES) for i in range(width)]
+            upper += [s + start + width + i for s in (0, LANES) for i in range(width)]
+        masks = (ir.Constant(ir.VectorType(_I32, LANES), m) for m in (lower, upper))
+        low, high = (builder.shuffle_vector(a, b, m) for m in masks)
+        return builder.fadd(low, high, flags=FAST)
+
+    for width in (2, 4, 8):
+        vectors = [halves(a, b, width) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
+    kind = ir.VectorType(_I32, 8)
+    even, odd = (
+        builder.shuffle_vector(vectors[0], vectors[0], ir.Constant(kind, list(range(s, 16, 2))))
+        for s in (0, 1)
+    )
+    return builder.fadd(even, odd, flags=FAST)
+
+
+@intrinsic
+def correlate(_context, x, offsets, groups, g, count, out):
+    """out[i] += sum over `count` vectors of g * x[offsets[i] : ...], for groups of eight taps."""
+
+    def generate(context, builder, _signature, args):
+        x, offsets, groups, g, count, out = args
+        outer = _Loop(builder, groups, [])
+        first = builder.shl(outer.i, _I64(3))
+        bases = [_plane_address(builder, x, offsets, builder.add(first, _I64(t))) for t in range(8)]
+        inner = _Loop(builder, count, [_ZEROS] * 8)
+        step = builder.shl(inner.i, _I64(6))
+        gradient = _load(builder, builder.add(g, step), _VECTOR)
+        totals = [
+            _multiply_add(builder, t, _load(builder, builder.add(base, step), _VECTOR), gradient)
+            for t, base in zip(inner.values, bases, strict=True)
+        ]
+        sums = _sums_of_eight(builder, inner.end(totals))
+        target = builder.add(out, builder.shl(first, _I64(2)))
+        _store(builder, builder.fadd(_load(builder, target, _EIGHT), sums, flags=FAST), target)
+        outer.end([])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6), generate
+
+
+@intrinsic
+def take_one(_context, address):
+    """Add one to a number shared by the threads; its value before."""
+
+    def generate(_context, builder, _signature, args):
+        pointer = builder.inttoptr(args[0], _I64.as_pointer())
+        return builder.atomic_rmw("add", pointer, _I64(1), "seq_cst")
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def read_shared(_context, address):
+    """The present value of a number shared by the threads."""
+
+    def generate(_context, builder, _signature, args):
+        pointer = builder.inttoptr(args[0], _I64.as_pointer())
+        return builder.load_atomic(pointer, "seq_cst", 8)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def give_way(_context):
+    """Let another thread have the processor, where the system's call for it can be reached."""
+
+    def generate(context, builder, _signature, _args):
+        if sys.platform != "win32":
+            kind = ir.FunctionType(_I32, [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
