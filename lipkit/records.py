@@ -28,7 +28,7 @@ Record = dict[str, Any]
 
 ALWAYS = {
     "hash": str, "experiment": dict, "versions": dict, "status": str, "seconds": (int, float),
-    "device": str, "torch": str, "lipkit": str, "commit": str, "made": str,
+    "device": str, "torch": str, "lipkit": str, "commit": str, "made": str, "seal": str,
 }  # fmt: skip
 WHEN_DONE = {
     "reason": str, "numbers": dict, "curve": dict, "layers": dict, "rounds": list,
@@ -137,7 +137,7 @@ def _drop_last_line(file) -> None:
 
 
 def check(record: Record) -> None:
-    """Refuse what does not have the shape of a record, or not the hash of its experiment."""
+    """Refuse what has not the shape of a record, the hash of its experiment, or its own seal."""
     if not isinstance(record, dict) or record.get("status") not in ("done", "failed"):
         raise InputError("a record is an object with a status, done or failed")
     needed = ALWAYS | (WHEN_DONE if record["status"] == "done" else {"reason": str})
@@ -147,6 +147,19 @@ def check(record: Record) -> None:
     found = Experiment.of(record["experiment"]).digest
     if found != record["hash"]:
         raise InputError(f"its hash is {record['hash']}, that of its experiment {found}")
+    if seal(record) != record["seal"]:
+        raise InputError("its seal is broken: it was changed after it was made; run it again")
+
+
+def seal(record: Record) -> str:
+    """A hash of all that a record says: no number can be changed without breaking it.
+
+    >>> seal({"numbers": {"last": 24.5}}) == seal({"numbers": {"last": 25.5}})
+    False
+    """
+    content = {name: value for name, value in record.items() if name != "seal"}
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def state(record: Record) -> str:
@@ -184,7 +197,7 @@ def _finished(record: Record) -> Record:
     if picture is not None and _may_be_shown(record["experiment"]["image"]):
         with contextlib.suppress(ModuleNotFoundError):  # numbers do not wait for Pillow
             record["thumbnail"] = thumbnail(picture)
-    return record
+    return record | {"seal": seal(record)}
 
 
 def _may_be_shown(image: Any) -> bool:

@@ -182,6 +182,8 @@ def test_a_record_must_be_that_of_its_experiment(done):
     for change, sentence in (
         ({"experiment": record["experiment"] | {"seed": 7}}, "its hash is"),
         ({"numbers": None}, "its 'numbers' is missing"),
+        ({"numbers": record["numbers"] | {"last": 40.0}}, "its seal is broken"),
+        ({"seal": None}, "its 'seal' is missing"),
         ({"status": "fine"}, "a status, done or failed"),
     ):
         path.write_text(json.dumps(record | change) + "\n")
