@@ -151,6 +151,8 @@ def curves(
 ) -> dict[str, tuple[list[float], list[float]]]:
     """A number of each arm of the book's grid along one axis: means over all other places.
 
+    The axis "sparsity" is that of the density, the other way round.
+
     >>> curves("first-light", "seed", "oracle")["dense"][0]
     [0, 1, 2]
     """
@@ -160,7 +162,8 @@ def curves(
         record = records.get(point.experiment)
         value = None if record is None else _of(record, number)
         if value is not None:
-            groups[point.arm][point.place[axis]].append(value)
+            place = 1 - point.place["density"] if axis == "sparsity" else point.place[axis]
+            groups[point.arm][place].append(value)
     return {
         arm: (sorted(found), [fmean(found[x]) for x in sorted(found)])
         for arm, found in groups.items()

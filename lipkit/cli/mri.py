@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from ..data.scans import Scan
     from ..physics import MRI
+    from ..tickets import Ticket
 
 CLASSICAL = ("zero-filled", "cg", "l1", "tv")
 METHODS = (*CLASSICAL, "dip", "deep-decoder", "ticket")
@@ -145,18 +147,16 @@ def _fitted(method: str, op: MRI, y: Tensor, options: dict[str, Any]):
     from .. import fit
     from ..prior import Recipe
 
-    size, mask, device = tuple(y.shape[1:]), None, chosen_device(options["device"])
+    size, device = tuple(y.shape[1:]), chosen_device(options["device"])
     recipe = Recipe(method, size, options["seed"], {"out_channels": 2, "sigmoid": False})
-    if method == "ticket":
-        recipe, mask = _of_ticket(options["ticket"], size)
-    announce(Problem("mri", y, op, size), recipe, options["steps"], 1, device)
-    prior = recipe.prior().to(device)
-    return fit(prior, op, y, steps=options["steps"], mask=mask, seed=options["seed"])
+    ticket = _ticket(options["ticket"]) if method == "ticket" else None
+    network = recipe if ticket is None else replace(ticket.recipe, size=size)
+    announce(Problem("mri", y, op, size), network, options["steps"], 1, device)
+    prior, mask = (recipe.prior(), None) if ticket is None else (ticket.prior(size), ticket.mask)
+    return fit(prior.to(device), op, y, steps=options["steps"], mask=mask, seed=options["seed"])
 
 
-def _of_ticket(file: str, size: tuple[int, int]):
-    from dataclasses import replace
-
+def _ticket(file: str) -> Ticket:
     from ..errors import InputError
     from ..tickets import Ticket
 
@@ -167,7 +167,7 @@ def _of_ticket(file: str, size: tuple[int, int]):
             f"the network of {file} makes no complex pictures: a ticket for MRI is found with "
             "Prior(..., out_channels=2, sigmoid=False)"
         )
-    return replace(found.recipe, size=size), found.mask
+    return found
 
 
 def _array(file: str):

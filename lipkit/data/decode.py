@@ -105,8 +105,10 @@ def _open_npy(path: Path) -> np.ndarray:
         # Mapped, not read: the size is checked first. Pickled objects are refused by numpy.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
+        objects = "pickle" in str(error)  # numpy's advice to allow them is none of ours
+        reason = "Python objects are never loaded" if objects else _first_line(error)
         raise FileError(
-            f"{path.name} is not a complete .npy file of plain numbers ({_first_line(error)})."
+            f"{path.name} is not a complete .npy file of plain numbers ({reason})."
         ) from error
     if not isinstance(array, np.ndarray):  # an .npz archive under the wrong name
         raise FileError(f"{path.name} is an archive of arrays; save the one you mean as .npy.")
