@@ -21,7 +21,7 @@ from .dense import boxed
 DENSE_FROM = 0.35  # from this part of the multiply-adds on, dense convolutions are as fast ...
 NARROW = 190  # ... unless an hourglass has fewer of them for each output: torch does those slowly
 EVEN = 16  # dense convolutions of so many channels, or a multiple, are the faster ones
-SMALL = 3e8  # multiply-adds a step: below, a fit takes seconds either way, and is left as it is
+SMALL = 4e7  # multiply-adds a step: below, a fit takes seconds either way, and is left as it is
 
 
 class Engine(NamedTuple):
