@@ -133,6 +133,8 @@ def test_every_method_runs_under_its_name():
         given = {} if method == "dense" else {"method": method, "density": 0.7, "find": find}
         if method == "imp_multi":
             given["find_on"] = {"image": ["astronaut", "coffee"]}
+        if method == "universal":
+            given |= {"prior": "oes", "options": {"levels": 2}}
         record = trial.run(small(**given | {"steps": 2}))
         assert record["status"] == "done", record["reason"]
     decoder = dict(prior="deep-decoder", options={"levels": 2, "width": 8}, steps=2)
