@@ -151,23 +151,35 @@ def curves(
 ) -> dict[str, tuple[list[float], list[float]]]:
     """A number of each arm of the book's grid along one axis: means over all other places.
 
-    The axis "sparsity" is that of the density, the other way round.
+    The axis "sparsity" is that of the density, the other way round; along the axis "step" there
+    are the "loss" and the "psnr" of each fit.
 
     >>> curves("first-light", "seed", "oracle")["dense"][0]
     [0, 1, 2]
+    >>> curves("first-light", "step", "psnr")["dense"][0][:2]
+    [10, 20]
     """
     groups: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     records = Records() if records is None else records
     for point in Grid.load(name).points:
-        record = records.get(point.experiment)
-        value = None if record is None else _of(record, number)
-        if value is not None:
-            place = 1 - point.place["density"] if axis == "sparsity" else point.place[axis]
+        if (record := records.get(point.experiment)) is None:
+            continue
+        for place, value in _along(axis, number, point.place, record):
             groups[point.arm][place].append(value)
     return {
         arm: (sorted(found), [fmean(found[x]) for x in sorted(found)])
         for arm, found in groups.items()
     }
+
+
+def _along(axis: str, number: str, place: dict, record: Record) -> list[tuple[float, float]]:
+    """Where on the axis a record belongs, with the number there."""
+    if axis == "step":
+        return [*zip(record["curve"]["step"], record["curve"][number], strict=True)]
+    value = _of(record, number)
+    if value is None:
+        return []
+    return [(1 - place["density"] if axis == "sparsity" else place[axis], value)]
 
 
 def _inside(value: Any, wanted: list) -> bool:
