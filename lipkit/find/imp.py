@@ -24,6 +24,7 @@ from .schedule import Exempt, checked_rate, exempt_names, plan, prune, rising_ru
 
 FIT_OPTIONS = (
     "input_noise", "average", "stop", "langevin", "weight_decay", "backtrack", "every", "precision",
+    "engine",
 )  # fmt: skip
 
 
