@@ -65,7 +65,7 @@ def main(script: str, doc: str, measure: Callable[..., Row], cases: Sequence[Row
         return 2
     about = {
         "busy": load > BUSY, "machine": _processor(), "cores": os.cpu_count(),
-        "torch": torch.__version__, "lipkit": lk.__version__,
+        "torch": torch.__version__, "lipkit": lk.__version__, "date": time.strftime("%Y-%m-%d"),
     }  # fmt: skip
     print(f"{about['machine']}, {about['cores']} cores, torch {about['torch']}")
     path = Path(script).with_suffix(".csv")

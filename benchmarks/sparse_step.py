@@ -3,8 +3,8 @@
 "plain" is the dense step with masked gradients, "dense" the fastest dense one in single precision
 (channels_last, pooling before the convolutions, fused Adam), "sparse" the sparse one; forward,
 backward and Adam each. Masks are uniform with a whole last layer; "bare" ones are uniform there
-too; "learned" ones have the layer counts of a published mask. `gflops` counts 6 operations for
-each multiply-add kept.
+too; "learned" ones have the layer counts of a published mask. `part` is the part of the
+multiply-adds that is kept, `gflops` counts 6 operations for each of those.
 
     python benchmarks/sparse_step.py
 """
@@ -70,8 +70,10 @@ def measure(threads: int, net: str, size: str, mask: str) -> Row:
         "sparse": training(sparse, prior.z, y),
     }
     row = take_turns(runs, STEPS[size] if net == "oes" else 2)
-    work = 6 * cost(prior.net, prior.z, mask).kept
-    return row | {"gflops": round(work / 1e6 / row["sparse_ms"], 1)}
+    price = cost(prior.net, prior.z, mask)
+    gflops = round(6 * price.kept / 1e6 / row["sparse_ms"], 1)
+    speedup = round(1 / row["sparse_ratio"], 2)
+    return {"part": round(price.density, 4)} | row | {"speedup": speedup, "gflops": gflops}
 
 
 if __name__ == "__main__":

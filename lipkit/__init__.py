@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-from . import metrics, models, physics, stop
+from . import engine, metrics, models, physics, stop
 from .errors import Error, FileError, InputError
 from .fit import EMA, Fit, PosteriorMean, fit
 from .masks import Mask
@@ -37,6 +37,7 @@ __all__ = [
     "Mask",
     "PosteriorMean",
     "Prior",
+    "engine",
     "fit",
     "metrics",
     "models",

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from .experiment import Experiment
 
 
+LAWS = {"xavier": torch.nn.init.xavier_normal_}  # of initial weights, beside the networks' own
+
+
 class Problem(NamedTuple):
     """Operator, measurement, how to judge a picture, and the clean one if there is any.
 
@@ -41,15 +44,21 @@ def problem(experiment: Experiment, image: str | None = None) -> Problem:
     if e.task == "mri":
         return _mri_problem(e, image or e.image)
     clean = _picture(e, image or e.image)
-    options = dict(e.task_options)
-    if e.task == "denoise":
-        op = physics.Denoise(e.strength / 255, **options)
-    elif e.task == "inpaint":
-        op = physics.Inpaint.random(tuple(clean.shape), e.strength, seed=e.seed, **options)
-    else:
-        op = physics.SuperResolution(int(e.strength), **options)
+    op = operator(e, tuple(clean.shape))
     y = op.measure(clean, seed=e.seed)
     return Problem(op, y, lambda x: metrics.psnr(x, clean), clean)
+
+
+def operator(e: Experiment, shape: tuple[int, ...]) -> physics.Operator:
+    """The operator of an experiment on pictures of a shape."""
+    options = {name: value for name, value in e.task_options.items() if name != "pictures"}
+    if e.task == "denoise":
+        return physics.Denoise(e.strength / 255, **options)
+    if e.task == "inpaint":
+        return physics.Inpaint.random(shape, e.strength, seed=e.seed, **options)
+    if e.task == "sensing":
+        return physics.CompressedSensing(shape, int(e.strength), seed=e.seed, **options)
+    return physics.SuperResolution(int(e.strength), **options)
 
 
 def _picture(e: Experiment, name: str) -> Tensor:
@@ -91,5 +100,16 @@ def initial_prior(e: Experiment, device: str, seed: int | None = None) -> Prior:
         name = e.image if isinstance(e.image, str) else e.image[0]
         size = tuple(_scan(e, name).sampling.shape)
         made = {"out_channels": 2, "sigmoid": False}
-    seed = e.seed if seed is None else seed
-    return Prior(e.prior, size, seed, **made, **e.options).to(device)
+    prior = Prior(e.prior, size, e.seed if seed is None else seed, **made, **e.options)
+    _redraw(prior, **e.initial)
+    return prior.to(device)
+
+
+@torch.no_grad()
+def _redraw(prior: Prior, law: str = "", scale: float = 1) -> None:
+    """Other initial weights of the convolutions: of another law, or larger or smaller."""
+    draw = torch.Generator().manual_seed(prior.recipe.seed)
+    for weight in (w for w in prior.net.parameters() if w.ndim == 4):
+        if law:
+            LAWS[law](weight, generator=draw)
+        weight.mul_(scale)

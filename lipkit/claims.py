@@ -7,11 +7,15 @@ arms, such as
     [oes.last, "~", imp.last, 0.3]                # equal to within 0.3
     [random.last, "<", 16]
 
-`arm.number` is one of `NUMBERS`, `arm.psnr@500` the curve's value at a step, `arm.layer/NAME` the
+`arm.number` is one of `NUMBERS`, `arm.psnr@500` the value of one of `CURVES` at a step (`low` and
+`high`: how much of the clean picture's low and high frequencies is there), `arm.layer/NAME` the
 density of a layer, `arm.rise` how many rounds after the best one the loss of the rounds first rises
-twice in a row. A statement is asked for each picture, strength or density by itself, with
+twice in a row. Of a search for a mask by OES, `odds` is the mean probability of keeping a weight
+at the end, `still` for how many steps it had been that to within a tenth, and `spread` the standard
+deviation of the logits. A statement is asked for each picture, strength or density by itself, with
 means over seeds, and holds if it is true for a `share` of them (70 % unless told).
-`range arm.number` is the spread between them.
+`range arm.number` is the spread between them. A test of `penalties` needs no records: it asks for
+the slope of each penalty of a mask search at these targets.
 """
 
 from __future__ import annotations
@@ -24,8 +28,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
+
 from . import papers
 from .errors import InputError
+from .find.relaxed import PENALTIES
 from .find.schedule import rising_run
 from .grid import Grid
 from .records import Record, Records
@@ -34,9 +41,10 @@ from .tables import Table
 VERDICTS = ("reproduced", "partly", "not reproduced", "not yet run", "not tested here")
 NUMBERS = (
     "stopped", "oracle", "last", "fall", "rise", "tail", "start", "start_likeness", "noisy", "loss",
-    "oracle_step", "stopped_ssim", "stopped_y", "oracle_y", "density", "kept", "weights",
-    "collapsed",
+    "oracle_step", "stopped_ssim", "stopped_y", "oracle_y", "error", "density", "kept", "weights",
+    "collapsed", "odds", "still", "spread", "accuracy",
 )  # fmt: skip
+CURVES = ("psnr", "loss", "low", "high")
 SHARE = 0.7  # "most" of the pictures
 Grids = Callable[[str], Grid]
 Groups = dict[tuple, dict[str, list[Record]]]  # place without seed -> arm -> records
@@ -48,7 +56,7 @@ class Finding:
 
     statement: str
     source: str  # the grid or table
-    scale: str  # "laptop", "paper", or "printed": the paper's own numbers
+    scale: str  # "laptop", "paper"; "printed": the paper's own numbers; "exact": of functions
     left: float | None
     right: float | None
     held: int
@@ -107,24 +115,26 @@ def _verdict(findings: list[Finding]) -> tuple[str, str]:
     ours = [f for f in findings if f.scale != "printed"]
     if not ours:
         return "not tested here", ""
-    for scale in ("paper", "laptop"):
+    for scale in ("exact", "paper", "laptop"):
         results = [f.ok for f in ours if f.scale == scale]
         if not results or None in results:
             continue
-        if all(results):
-            return "reproduced", scale
-        return ("partly" if any(results) else "not reproduced"), scale
+        verdict = "reproduced" if all(results) else "partly" if any(results) else "not reproduced"
+        return verdict, "" if scale == "exact" else scale
     return "not yet run", ""
 
 
 def _tested(test: dict[str, Any], grids: Grids, records: Records) -> list[Finding]:
     share = test.get("share", SHARE)
+    if "penalties" in test:
+        slopes = {(p0,): {"": _slopes(p0)} for p0 in test["penalties"]}
+        about = ("penalties", "exact", len(slopes))
+        return [_ask(s, slopes, _given, about, share) for s in test["holds"]]
     if "table" in test:
         rows = [{"": row} for row in papers.rows(test["table"])]
         groups = {(i,): row for i, row in enumerate(rows)}
         about = (test["table"], "printed", len(rows))
-        return [_ask(s, groups, lambda row, token: row[""].get(token), about, share)
-                for s in test["holds"]]  # fmt: skip
+        return [_ask(s, groups, _given, about, share) for s in test["holds"]]
     grid = grids(test["grid"])
     groups, planned = grouped(grid, records, test.get("at", {}))
     about = (grid.name, grid.scale, planned)
@@ -218,6 +228,18 @@ def _side(group: Mapping, token: Any, read) -> float | None:
     return float(token) if isinstance(token, (int, float)) else read(group, token)
 
 
+def _given(row: Mapping[str, Mapping[str, float]], token: str) -> float | None:
+    """A number that is there as it is, without records."""
+    return row[""].get(token)
+
+
+def _slopes(p0: float) -> dict[str, float]:
+    """How steep each penalty of a mask search is for a weight that is at its target."""
+    p = torch.tensor([p0], dtype=torch.float64, requires_grad=True)
+    found = {name: of(p, p0) for name, of in PENALTIES.items() if of is not None}
+    return {name: float(torch.autograd.grad(value, p)[0]) for name, value in found.items()}
+
+
 def _number(group: Mapping[str, list[Record]], token: str) -> float | None:
     """The mean over seeds of a number of an arm."""
     arm, _, name = token.removeprefix("range ").partition(".")
@@ -237,10 +259,11 @@ def _of(record: Record, name: str) -> float | None:
         return record["numbers"]["oracle"] - record["numbers"]["last"]
     if name == "rise":
         return _rise(record["rounds"])
-    if name.startswith("psnr@"):
-        steps = record["curve"]["step"]
-        wanted = int(name.removeprefix("psnr@"))
-        return record["curve"]["psnr"][min(range(len(steps)), key=lambda i: abs(steps[i] - wanted))]
+    if "@" in name:
+        curve, wanted = name.split("@")
+        steps, values = record["curve"]["step"], record["curve"].get(curve)
+        nearest = min(range(len(steps)), key=lambda i: abs(steps[i] - int(wanted)))
+        return None if values is None else values[nearest]
     return record["numbers"].get(name)
 
 
@@ -260,5 +283,6 @@ def _check_arms(statement: list, grid: Grid) -> None:
         arm, _, number = token.removeprefix("range ").partition(".")
         if arm not in grid.arms:
             raise InputError(f"grid {grid.name!r} has no arm {arm!r}, only {', '.join(grid.arms)}")
-        if number not in NUMBERS and not number.startswith(("layer/", "psnr@")):
+        known = number in NUMBERS or number.partition("@")[0] in CURVES
+        if not known and not number.startswith("layer/"):
             raise InputError(f"records have no number {number!r}; they have {', '.join(NUMBERS)}")

@@ -16,24 +16,30 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from . import models
-from ._problem import Problem, initial_prior, problem
+from ._problem import LAWS, Problem, initial_prior, problem
+from .data.drawn import is_drawn
 from .errors import InputError
 from .inputs import is_number, is_whole
 
 # Raise a number when a method gives other results than before: records made with the older one
-# are then stale. "fit" counts for every experiment.
+# are then stale. "fit" counts for every experiment; "gan" for those on a trained generator, instead
+# of both, and also for the generator that comes with lipkit.
 VERSIONS = {
     "fit": 1, "dense": 1, "random": 1, "magnitude": 1, "snip": 1, "grasp": 1, "synflow": 1,
     "imp": 1, "imp_multi": 1, "oes": 2, "universal": 1,
+    "gan": 1,
 }  # fmt: skip
-METHODS = tuple(name for name in VERSIONS if name != "fit")
+METHODS = tuple(name for name in VERSIONS if name not in ("fit", "gan"))
 TASKS = {
     "denoise": "standard deviation of the noise, white being 255",
     "inpaint": "fraction of the pixels that are known",
     "sr": "factor: 2, 4 or 8",
+    "sensing": "number of random sums of all pixels that are measured",
+    "classify": "number of labelled pictures to learn from",
     "mri": "acceleration: 1 / strength of k-space is measured; 1 is all that the scan has",
 }
 CONTROLS = ("none", "shuffled", "random", "fresh")
+TRAINED = "pgan"  # the network that is searched, not fitted: see `lipkit.gan`
 MRI_OPTIONS = ("pattern", "calibration", "sigma", "coils")  # of `sampling_mask` and `data.scan`
 FIT_OPTIONS = ("input_noise", "average", "langevin", "weight_decay", "backtrack")
 FRESH_SEED = 1000  # added to the seed of initial weights that a mask was not found for
@@ -55,16 +61,25 @@ class Experiment:
             also a list of them.
         size: side of the square picture; cropped to it, or with `stretch` resized as it is. Of
             a scan, the longer side.
-        task: "denoise", "inpaint", "sr" or "mri".
+        task: "denoise", "inpaint", "sr", "sensing" or "mri"; or "classify" the pictures of a
+            labelled set, with the `variant`, `side` and `batch` of `lipkit.classify`.
         strength: standard deviation of the noise on the scale to 255; fraction of pixels known;
-            factor; acceleration.
-        prior: the network's name, with its `options`.
+            factor; number of measurements; acceleration; number of pictures to learn from.
+        prior: the network's name, with its `options`; "pgan" is a generator, its `weights` by name,
+            whose range is searched for several `pictures` (of `task_options`) at once: of "faces"
+            or of a folder.
+        initial: {law, scale} of the convolutions' initial weights: "xavier" in place of the
+            network's own law, and a factor.
         method: how the mask is found: a name of `lipkit.find`, with options `find`; or "dense".
+            Beside those, {until_oracle = true} ends each round of "imp" at the step at which the
+            dense fit is nearest to the clean picture.
         find_on: fields in which the search differs: other pictures, another task or strength
             (0 is the clean picture).
         control: instead of the mask found, "shuffled" within layers, "random" with equal layers,
-            or the mask with "fresh" initial weights.
-        fit: options of `lipkit.fit`; `average` is a weight or {burn_in, every}.
+            or the mask with "fresh" initial weights; of a generator, which starts from trained
+            weights, the mask with those "finetuned" under it.
+        fit: options of `lipkit.fit`, or of `lipkit.gan.search`; of a fit, `average` is a weight or
+            {burn_in, every}.
         stop: window and patience of a `WMV` rule that picks a picture without ending the fit.
         every: steps between two points of the curve; by default a hundredth of the steps.
 
@@ -82,6 +97,7 @@ class Experiment:
     stretch: bool = False
     prior: str = "dip"
     options: dict = field(default_factory=dict)
+    initial: dict = field(default_factory=dict)
     method: str = "dense"
     density: float = 1
     find: dict = field(default_factory=dict)
@@ -100,7 +116,7 @@ class Experiment:
         """From plain data, checked."""
         known = [f.name for f in fields(cls)]
         for name in given:
-            _one_of("experiment field", name, known)
+            one_of("experiment field", name, known)
         for name in ("image", "size"):
             if name not in given:
                 raise InputError(f"an experiment needs {name!r}; it has only {', '.join(given)}")
@@ -124,7 +140,8 @@ class Experiment:
 
     def versions(self) -> dict[str, int]:
         """The versions of what this experiment rests on."""
-        return {name: VERSIONS[name] for name in ("fit", self.method)}
+        names = ("gan",) if self.prior == TRAINED else ("fit", self.method)
+        return {name: VERSIONS[name] for name in names}
 
     def search(self) -> Experiment:
         """The search for the mask, by itself: equal for all experiments that use this mask."""
@@ -148,29 +165,46 @@ class Experiment:
         """Refuse what cannot be run, before anything is."""
         for f in fields(self):
             self._check_type(f.name, f.type)
-        _one_of("task", self.task, TASKS)
-        _one_of("method", self.method, METHODS)
-        _one_of("control", self.control, CONTROLS)
-        _one_of("network", self.prior, models.PRESETS)
+        if self.prior == TRAINED:
+            from .gan.trial import check
+
+            return check(self)
+        one_of("task", self.task, TASKS)
+        one_of("method", self.method, METHODS)
+        one_of("control", self.control, CONTROLS)
+        one_of("network", self.prior, models.PRESETS)
         for name in self.options:
-            _one_of(f"option of network {self.prior!r}:", name, _network_options(self.prior))
+            one_of(f"option of network {self.prior!r}:", name, _network_options(self.prior))
+        for name in self.initial:
+            one_of("option of the initial weights:", name, ("law", "scale"))
+        one_of("law of initial weights", self.initial.get("law", ""), ("", *LAWS))
+        if not is_number(self.initial.get("scale", 1), least=0):
+            raise InputError("the scale of initial weights is a number of at least 0")
+        if self.stretch and is_drawn(self.image):
+            raise InputError(f"{self.image!r} is drawn at its size: leave out stretch")
         for name in self.fit:
-            _one_of("fit option", name, FIT_OPTIONS)
+            one_of("fit option", name, FIT_OPTIONS)
         for name in self.find:
-            _one_of(f"option of {self.method!r}:", name, _find_options(self.method))
+            one_of(f"option of {self.method!r}:", name, _find_options(self.method))
+        if self.task == "classify":
+            from ._lesson import check
+
+            check(self)
+        if self.find.get("until_oracle") and self.search().task in ("mri", "classify"):
+            raise InputError("only where there is a clean picture is the oracle's step known")
         for name in self.task_options if self.task == "mri" else ():
-            _one_of("option of task 'mri':", name, MRI_OPTIONS)
+            one_of("option of task 'mri':", name, MRI_OPTIONS)
         if self.task == "mri" and (self.gray or self.stretch or self.strength < 1):
             raise InputError("task 'mri' has an acceleration of at least 1, no gray and no stretch")
         for name in self.stop:
-            _one_of("stop option", name, ("window", "patience"))
+            one_of("stop option", name, ("window", "patience"))
         if self.method == "dense" and (self.find or self.find_on or self.density != 1):
             raise InputError("method 'dense' has no mask: no density, find or find_on")
         if self.method == "dense" and self.control not in ("none", "fresh"):
             raise InputError(f"method 'dense' has no mask to make the control {self.control!r} of")
         if self.find_on:
             for name in self.find_on:
-                _one_of("experiment field", name, vars(_DEFAULTS))
+                one_of("experiment field", name, vars(_DEFAULTS))
             self.search().check()
             if (self.search().task == "mri") != (self.task == "mri"):
                 raise InputError("a mask found on a picture is not for MRI, nor the other way")
@@ -195,7 +229,7 @@ class Experiment:
 _DEFAULTS = Experiment("", 0)
 
 
-def _one_of(what: str, name: object, known) -> None:
+def one_of(what: str, name: object, known) -> None:
     if name not in known:
         near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.7)
         hint = f"did you mean {near[0]!r}? " if near else ""
@@ -220,6 +254,8 @@ def _find_options(method: str) -> list[str]:
     names = [*inspect.signature(getattr(find, method)).parameters]
     if method.startswith("imp"):
         names += [*inspect.signature(find.imp).parameters, *HANDED_ON]
+    if method == "imp":
+        names.append("until_oracle")
     return [name for name in dict.fromkeys(names) if name not in ours and "reference" not in name]
 
 

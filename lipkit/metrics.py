@@ -109,6 +109,27 @@ def radial_spectrum(image: Tensor, bins: int = 32) -> tuple[Tensor, Tensor]:
     return centres, (total / count.clamp_min(1))[:bins].to(image.dtype)
 
 
+def bands(image: Tensor, reference: Tensor) -> tuple[float, float]:
+    """How much of the reference's low and of its high frequencies the image has: 1 is all of them.
+
+    Split at half of the highest frequency; the mean is left out. Whatever the image has beside the
+    reference, such as noise of its own, does not count.
+
+    >>> x = torch.rand(3, 32, 32)
+    >>> [round(share, 6) for share in bands(x / 2, x)]
+    [0.5, 0.5]
+    """
+    _check_pair(image, reference)
+    theirs = torch.fft.fft2(reference.double())
+    common = (torch.fft.fft2(image.double()) * theirs.conj()).real
+    power = theirs.abs().square()
+    fy, fx = (torch.fft.fftfreq(side, device=image.device) for side in image.shape[-2:])
+    radius = torch.hypot(fy[:, None], fx)
+    halves = ((radius > 0) & (radius < 0.25), radius >= 0.25)
+    low, high = (float(common[..., half].sum() / power[..., half].sum()) for half in halves)
+    return low, high
+
+
 def noise_psnr(sigma: float) -> float:
     """PSNR of white noise of this standard deviation, before any clipping.
 

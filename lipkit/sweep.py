@@ -191,7 +191,8 @@ class _Ledger:
         if record["status"] == "failed":
             self.say(f"{number:>9}  {point.arm:16.16}  {where:24.24}  failed: {record['reason']}")
             return
-        psnr = [f"{record['numbers'][n]:.2f}" for n in ("stopped", "oracle", "last")]
+        numbers = record["numbers"]
+        psnr = [f"{numbers[n]:.2f}" if n in numbers else "" for n in ("stopped", "oracle", "last")]
         seconds = f"{record['seconds']:.1f}"
         self.say(_line(number, point.arm, where, *psnr, seconds, self._left(done)))
 

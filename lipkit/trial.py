@@ -11,15 +11,18 @@ import torch
 from torch import Tensor
 
 from . import metrics, mri
-from ._search import find_mask, not_interrupted, shortened
+from ._lesson import teach
+from ._search import Found, find_mask, not_interrupted, shortened
 from .errors import Error
-from .experiment import FRESH_SEED, Experiment, Problem, initial_prior, problem
+from .experiment import FRESH_SEED, TRAINED, Experiment, Problem, initial_prior, problem
 from .fit import Fit, PosteriorMean, fit
 from .masks import Mask
 from .prior import Prior
+from .result import Snapshot
 from .stop import WMV
 
 POINTS = 100  # of a recorded curve
+CURVES = ("step", "loss", "psnr", "low", "high")
 
 
 def run(
@@ -72,17 +75,36 @@ def _about(experiment: Experiment, device: str, seconds: float) -> dict[str, Any
 
 
 def _results(e: Experiment, device: str, masks, progress: bool) -> dict[str, Any]:
-    task = problem(e)
+    if e.prior == TRAINED:
+        from .gan import trial
+
+        return trial.run(e, device, masks, progress)
     found = find_mask(e, device, masks, progress)
-    prior = found.prior
+    mask = _controlled(found.mask, e)
+    taught = e.task == "classify"
+    made = teach(e, found.prior, mask) if taught else _fitted(e, found, mask, progress)
+    numbers, layers = made.pop("numbers") | found.numbers, {}
+    if mask is not None:
+        numbers |= {"kept": mask.kept, "density": mask.density, "collapsed": len(mask.collapsed())}
+        layers = {name: list(count) for name, count in mask.per_layer().items()}
+    return made | {
+        "numbers": {name: shortened(value) for name, value in numbers.items()},
+        "layers": layers,
+        "rounds": found.rounds,
+        "search_seconds": round(found.seconds, 2),
+    }
+
+
+def _fitted(e: Experiment, found: Found, mask: Mask | None, progress: bool) -> dict[str, Any]:
+    """The numbers and the curve of a restoration, and the picture."""
+    task, prior, device = problem(e), found.prior, str(found.prior.z.device)
     if e.find_on or e.control == "fresh":  # the code belongs to the picture to restore
         prior = initial_prior(e, device, e.seed + FRESH_SEED if e.control == "fresh" else None)
         if e.control != "fresh":
             prior.net.load_state_dict(found.prior.net.state_dict())
-    mask = _controlled(found.mask, e)
     start = _untrained(prior, mask)
     watched = _Watched(WMV(**e.stop)) if e.stop else None
-    seen: dict[str, Any] = {"reference": task.clean}
+    seen: dict[str, Any] = {"reference": task.clean, "callback": _Bands(task.clean)}
     if e.task == "mri":  # its PSNR is that of magnitudes
         seen = {"callback": mri.Watch(task.score)}
     result = fit(
@@ -93,17 +115,14 @@ def _results(e: Experiment, device: str, masks, progress: bool) -> dict[str, Any
     not_interrupted(result)
     if e.task == "mri":
         result.history["psnr"] = np.array(seen["callback"].values)
-    numbers = _numbers(e, result, task) | _start_numbers(start, e, task)
-    layers = {} if mask is None else {n: list(count) for n, count in mask.per_layer().items()}
-    if mask is not None:
-        numbers |= {"kept": mask.kept, "density": mask.density, "collapsed": len(mask.collapsed())}
+    else:
+        result.history.update(seen["callback"].history())
     return {
         "reason": result.reason,
-        "numbers": {name: shortened(value) for name, value in numbers.items()},
-        "curve": {n: [shortened(v) for v in result.history[n]] for n in ("step", "loss", "psnr")},
-        "layers": layers,
-        "rounds": found.rounds,
-        "search_seconds": round(found.seconds, 2),
+        "numbers": _numbers(e, result, task) | _start_numbers(start, e, task),
+        "curve": {
+            n: [shortened(v) for v in result.history[n]] for n in CURVES if n in result.history
+        },
         "fit_seconds": round(result.seconds, 2),
         # kept by whoever writes the record, or not
         "picture": None if e.task == "mri" else result.image,
@@ -170,6 +189,20 @@ def _controlled(mask: Mask | None, e: Experiment) -> Mask | None:
 def _fit_options(e: Experiment) -> dict[str, Any]:
     average = e.fit.get("average")
     return e.fit | {"average": PosteriorMean(**average) if isinstance(average, dict) else average}
+
+
+class _Bands:
+    """A callback that follows how much of the clean picture's low and high frequencies is there."""
+
+    def __init__(self, clean: Tensor) -> None:
+        self.clean = clean
+        self.shares: list[tuple[float, float]] = []
+
+    def __call__(self, now: Snapshot) -> None:
+        self.shares.append(metrics.bands(now.image, self.clean))
+
+    def history(self) -> dict[str, np.ndarray]:
+        return dict(zip(("low", "high"), np.round(self.shares, 3).T, strict=True))
 
 
 class _Watched:

@@ -49,7 +49,8 @@ def record(experiment: Experiment, **numbers) -> dict:
         "hash": experiment.digest, "experiment": experiment.given(),
         "versions": experiment.versions(), "status": "done", "reason": "all steps are done",
         "device": "cpu", "torch": "2", "seconds": 1, "search_seconds": 0, "fit_seconds": 1,
-        "curve": {"step": [1, 50, 100], "loss": [3, 2, 1], "psnr": [10, 21, 19]},
+        "curve": {"step": [1, 50, 100], "loss": [3, 2, 1], "psnr": [10, 21, 19],
+                  "low": [0, 0.9, 1], "high": [0, 0.1, 0.5]},
         "layers": {"a": [1, 4]}, "rounds": [], "numbers": numbers,
     }  # fmt: skip
 
@@ -127,12 +128,13 @@ def test_every_kind_of_statement(book):
         ["sparse.last", "~", "dense.last", 2], ["dense.last", "<", "sparse.last", -1.5],
         ["sparse.layer/a", "<", 0.3], ["sparse.psnr@60", ">", 20.9], ["sparse.fall", "<", 0],
         ["range dense.oracle_step", ">", 799], ["sparse.oracle", ">", "sparse.stopped"],
+        ["sparse.high@60", "<", "sparse.low@60"],
     ]  # fmt: skip
     false = [
         ["sparse.last", "~", "dense.last", 1.9], ["dense.last", "<", "sparse.last", -2.5],
         ["range dense.oracle_step", ">", 800], ["sparse.psnr@60", ">", 21.1],
     ]  # fmt: skip
-    assert [f.ok for f in judged(book, *true).findings if f.scale == "paper"] == [True] * 7
+    assert [f.ok for f in judged(book, *true).findings if f.scale == "paper"] == [True] * 8
     assert [f.ok for f in judged(book, *false).findings if f.scale == "paper"] == [False] * 4
     only = judged(book, ["dense.oracle_step", ">", 500], at={"image": ["moon"]})
     assert only.verdict == "reproduced" and only.findings[0].planned == 1
@@ -165,6 +167,18 @@ def test_stale_records_and_printed_numbers_decide_nothing(book, monkeypatch):
     assert (claim.findings[0].held, claim.findings[0].asked) == (12, 22)
 
 
+def test_what_functions_say_needs_no_record(book):
+    entry = {"id": "C-1", "says": "so.", "paper": "ghosh2024oes", "where": "Figure 28"}
+    entry["tests"] = [{"penalties": [0.05, 0.5], "holds": [["kl", "~", 0, 1e-3]]}]
+    (book / "_data" / "claims.yml").write_text(yaml.safe_dump([entry]))
+    claim = claims.ledger(book)[0]
+    assert (claim.verdict, claim.scale, claim.findings[0].asked) == ("reproduced", "", 2)
+    assert "| the functions themselves | `kl ~ 0 ± 0.001` |" in pages.claims_page(book)
+    entry["tests"][0]["holds"] = [["l1", "<", 0.9]]
+    (book / "_data" / "claims.yml").write_text(yaml.safe_dump([entry]))
+    assert claims.ledger(book)[0].verdict == "not reproduced"
+
+
 def test_the_ledger_has_every_claim_and_every_one_has_a_grid_or_a_reason():
     entries = papers.read_yaml(BOOK / "_data" / "claims.yml")
     wanted = [f"C-LIP-{i:02d}" for i in range(1, 34)] + [f"C-OES-{i:02d}" for i in range(1, 35)]
@@ -177,7 +191,8 @@ def test_the_ledger_has_every_claim_and_every_one_has_a_grid_or_a_reason():
     assert sum(claims.counts(judged_now).values()) == len(wanted)
     for claim in judged_now:
         for finding in claim.findings:
-            assert finding.scale == "printed" or (BOOK / f"grids/{finding.source}.toml").is_file()
+            grid = BOOK / f"grids/{finding.source}.toml"
+            assert finding.scale in ("printed", "exact") or grid.is_file()
             assert finding.planned > 0, (claim.id, finding.statement)  # `at` leaves something
 
 

@@ -42,6 +42,24 @@ def test_every_bundled_picture_loads(name):
     assert 0 <= image.min() < image.max() <= 1
 
 
+def test_drawn_pictures_have_the_size_that_is_asked_for_and_are_always_the_same():
+    for name in ("noise", "checkers", "shuffled:coffee"):
+        image = lk.data.image(name, size=(40, 48))
+        assert image.shape[1:] == (40, 48) and torch.equal(image, lk.data.image(name, (40, 48)))
+        assert lk.data.image(name, 16, gray=True).shape == (1, 16, 16)
+    noise, board = lk.data.image("noise", 128), lk.data.image("checkers", 64)
+    assert noise.mean() == pytest.approx(0.5, abs=0.01) and noise.var() == pytest.approx(
+        1 / 12, 0.02
+    )
+    assert torch.equal(board[0, :8, :8].unique(), torch.tensor([0.2])) and board[0, 8, 0] == 0.8
+    coffee, order = (lk.data.image(n, 40) for n in ("coffee", "shuffled:coffee"))
+    assert not torch.equal(coffee, order)
+    pixels = [sorted(map(tuple, x.flatten(1).T.tolist())) for x in (coffee, order)]
+    assert pixels[0] == pixels[1]  # whole pixels have moved, colours and all
+    with pytest.raises(lk.InputError, match="'noise' has no file"):
+        lk.data.file("noise")
+
+
 def test_names_say_where_each_comes_from():
     names = lk.data.names()
     assert {"camera", "set5/baby", "dip/kate_mask", "mri/brain_8ch_ksp.npy"} <= set(names)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import lipkit as lk
-from lipkit.engine.sparse import sparse_network, why_not
+from lipkit.engine.sparse import _announce, sparse_network, why_not
 
 ZEROS = dict(pad="zeros", out_channels=2)
 NETWORKS = {  # name, options, size of the code, images
@@ -204,3 +204,10 @@ def test_codes_that_do_not_fit_are_refused():
             sparse(code)
     with pytest.raises(lk.Error, match="train mode"):
         sparse.eval()(z)
+
+
+@pytest.mark.parametrize(("disabled", "said"), [("", True), ("1", False)])
+def test_compiling_is_announced_where_progress_is_shown(disabled, said, capsys, monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", disabled)
+    _announce.__wrapped__()
+    assert ("compiling the sparse step" in capsys.readouterr().err) == said

@@ -54,6 +54,14 @@ def test_the_hash_is_that_of_the_content():
         ({"control": "shuffled"}, "no mask to make the control 'shuffled' of"),
         ({"method": "imp", "find_on": {"picture": "a"}}, "no experiment field 'picture'"),
         ({"image": ["coffee", "moon"]}, "for method 'imp_multi' only"),
+        ({"initial": {"law": "he"}}, "no law of initial weights 'he'"),
+        ({"initial": {"scale": -1}}, "a number of at least 0"),
+        ({"image": "shuffled:coffee", "stretch": True}, "'shuffled:coffee' is drawn at its size"),
+        ({"task": "classify", "task_options": {"sides": 9}}, "variant, side, batch, not 'sides'"),
+        ({"task": "classify", "method": "snip", "density": 0.5}, "find masks by random, imp"),
+        ({"task": "classify", "control": "fresh"}, "takes no fit, stop"),
+        ({"task": "mri", "strength": 4, "method": "imp", "density": 0.5,
+          "find": {"until_oracle": True}}, "only where there is a clean picture"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_run_is_refused_in_a_sentence(change, sentence):
@@ -124,6 +132,77 @@ def test_masks_of_another_picture_or_task_and_from_the_folder(tmp_path):
     enlarged = trial.run(small(task="sr", strength=4, method="snip", density=0.3,
                                find_on={"task": "denoise", "strength": 25}))  # fmt: skip
     assert enlarged["status"] == "done" and "stopped_y" in enlarged["numbers"]
+
+
+def test_other_initial_weights_are_those_of_the_law_and_of_the_scale():
+    def drawn(**initial):
+        return experiments.initial_prior(small(initial=initial), "cpu")
+
+    plain, larger, xavier = prior(), drawn(scale=5), drawn(law="xavier")
+    assert torch.equal(plain.z, larger.z) and torch.equal(plain.z, xavier.z)
+    states = [made.net.state_dict().items() for made in (plain, larger, xavier)]
+    for (name, w), (_, five), (_, other) in zip(*states, strict=True):
+        assert torch.equal(five, 5 * w if w.ndim == 4 else w), name
+        if w.ndim == 4 and w.numel() > 1000:
+            fans = torch.nn.init._calculate_fan_in_and_fan_out(w)
+            assert float(other.std()) == pytest.approx((2 / sum(fans)) ** 0.5, rel=0.1)
+
+
+def test_curves_say_how_much_of_the_picture_is_there():
+    decoder = dict(prior="deep-decoder", options={"levels": 3, "width": 16}, steps=150)
+    curve = trial.run(small(strength=0, **decoder))["curve"]
+    assert len(curve["low"]) == len(curve["high"]) == len(curve["step"])
+    assert curve["low"][-1] > 0.8 > curve["high"][-1] > curve["high"][0]  # details come later
+    clean = lk.data.image("astronaut", size=24)
+    noisy = clean + 0.1 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    assert lk.metrics.bands(noisy, clean) == pytest.approx((1, 1), abs=0.1)
+
+
+def test_a_search_leaves_its_numbers_with_its_mask(tmp_path):
+    eye = dict(method="oes", density=0.1, steps=2, find={"steps": 60, "lam": 1e-2})
+    first, again = (trial.run(small(**eye), masks=tmp_path)["numbers"] for _ in range(2))
+    clean, op = lk.data.image("astronaut", size=24), lk.physics.Denoise(25 / 255)
+    how = dict(details=True, progress=False, **eye["find"])
+    found = lk.find.oes(prior(), op, op.measure(clean, seed=0), 0.1, **how)
+    odds = found.history["kept"]
+    assert again == first and first["odds"] == pytest.approx(float(odds[-1]), rel=1e-4)
+    logits = torch.cat([v.flatten() for v in found.logits.values()])
+    assert first["spread"] == pytest.approx(float(logits.std()), rel=1e-4)
+    away = found.history["step"][abs(odds - odds[-1]) > odds[-1] / 10]
+    assert 0 < first["still"] == 60 - away[-1]
+
+
+def test_rounds_may_end_where_the_oracle_would(tmp_path):
+    ends = small(method="imp", density=0.5, find={"steps": 40, "until_oracle": True})
+    first, again = (trial.run(ends, masks=tmp_path) for _ in range(2))
+    dense = trial.run(small(steps=40, every=10))["numbers"]["oracle_step"]
+    assert first["numbers"]["round_steps"] == dense == again["numbers"]["round_steps"]
+    plain = trial.run(small(method="imp", density=0.5, find={"steps": int(dense)}))
+    assert (
+        plain["rounds"] == first["rounds"] and plain["numbers"]["last"] == first["numbers"]["last"]
+    )
+
+
+def test_tickets_go_to_a_classifier_and_back(tmp_path):
+    lesson = dict(task="classify", image="digits", strength=200, task_options={"batch": 20})
+    made = small(**lesson, method="imp", density=0.5, find={"steps": 4}, steps=60, lr=0.02)
+    record = trial.run(made, masks=tmp_path)
+    images, labels = lk.data.labelled("digits", first=200)
+    classifier = lk.classify.Classifier(prior(), (1, 8, 8))
+    found = lk.classify.imp(classifier, images, labels, rounds=4, steps=4, batch=20, seed=0)
+    mask = lk.classify.carried(found.mask, prior().net)
+    assert record["layers"] == {n: list(c) for n, c in mask.per_layer().items()}
+    taught = lk.classify.train(classifier, images, labels, mask=mask, steps=60, batch=20, lr=0.02)
+    accuracy = lk.classify.accuracy(taught, *lk.data.labelled("digits", "test"))
+    assert record["numbers"]["accuracy"] == pytest.approx(accuracy) and accuracy > 0.2
+    restored = small(method="imp", density=0.5, find={"steps": 4}, find_on=lesson)
+    assert trial.run(restored, masks=tmp_path)["layers"] == record["layers"]
+    assert len(list(tmp_path.glob("*.mask"))) == 1  # found once
+    pictures = {"task": "denoise", "image": "coffee", "strength": 25, "task_options": {}}
+    back = small(**lesson, method="snip", density=0.5, find_on=pictures)
+    records = Records(tmp_path / "records")
+    records.add(trial.run(back), "some")
+    assert Records(records.path).all[0]["numbers"]["accuracy"] > 0
 
 
 def test_every_method_runs_under_its_name():

@@ -104,6 +104,14 @@ def test_spectrum_of_a_sinusoid_peaks_at_its_frequency(cycles, axis):
     assert float(others.max()) < 1e-9 * float(power[peak])
 
 
+def test_bands_are_shares_of_the_reference_and_ignore_what_is_foreign_to_it():
+    t = torch.arange(32) / 32
+    slow, fast = (torch.sin(2 * torch.pi * c * t).expand(3, 32, 32) for c in (3, 12))
+    other = torch.cos(2 * torch.pi * 5 * t)[:, None].expand(3, 32, 32)
+    mixed = 0.3 * slow + 0.7 * fast + other + 0.5
+    assert lk.metrics.bands(mixed, slow + fast) == pytest.approx((0.3, 0.7), abs=1e-5)
+
+
 def test_spectrum_keeps_the_energy():
     """Parseval: power summed over the rings is the energy at frequencies below 0.5."""
     side, bins = 64, 8

@@ -62,18 +62,18 @@ def test_the_version_is_said_once():
 
 def test_every_extra_is_part_of_all():
     extras = set(PROJECT["optional-dependencies"])
-    assert extras == {"book", "test", "mri", "sweep", "all"}
+    assert extras == {"book", "fast", "test", "mri", "sweep", "all"}
     assert set(Requirement(PROJECT["optional-dependencies"]["all"][0]).extras) == extras - {"all"}
 
 
 def test_the_lock_is_within_the_ranges():
-    for requirement in asked_for("book", "test", "mri", "sweep"):
+    for requirement in asked_for("book", "fast", "test", "mri", "sweep"):
         exact = LOCK[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(exact), requirement
 
 
 def test_the_lock_holds_what_was_asked_for_and_nothing_else():
-    needed = closure(asked_for("book", "test", "mri", "sweep"))
+    needed = closure(asked_for("book", "fast", "test", "mri", "sweep"))
     assert set(LOCK) - needed == set()
     unlocked = {package for package in needed - set(LOCK) if _is_installed(package)}
     assert unlocked <= {"pip", "setuptools", "wheel"}, "what pip itself brings needs no lock"
@@ -101,7 +101,7 @@ def test_the_conda_environment_says_the_same():
     (python,) = [d for d in environment["dependencies"] if str(d).startswith("python=")]
     listed = pinned(line for line in pip if line != "-e .")
     assert listed == {name: LOCK[name] for name in listed}
-    assert set(listed) == {canonicalize_name(r.name) for r in asked_for("book")}
+    assert set(listed) == {canonicalize_name(r.name) for r in asked_for("book", "fast")}
     assert python == "python=3.11"
     assert "-e ." in pip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,10 +31,10 @@ says what a reader can see for themselves, not what happens at the papers' size.
 COMPARISON_HEAD = """# The papers' numbers beside ours
 
 Where a table of a paper has a grid in this repository, its numbers stand here beside those of
-our records: mean ± standard deviation over seeds. *At the end* is the PSNR of the last output,
-*stopped* what a user gets, *oracle* the best along the way, seen with the clean picture. *Code* is
-what the published programs print, where they do. `lipkit sweep NAME` runs a grid, and goes on
-where it ended.
+our records: mean ± standard deviation over seeds. *At the end* is the PSNR of the last output, or
+of a classifier the part of the test pictures that it recognises; *stopped* what a user gets,
+*oracle* the best along the way, seen with the clean picture. *Code* is what the published programs
+print, where they do. `lipkit sweep NAME` runs a grid, and goes on where it ended.
 
 """
 
@@ -79,7 +80,8 @@ def _claim(claim: Claim) -> str:
 
 
 def _row(f: Finding) -> str:
-    where = "the paper's own table" if f.scale == "printed" else f"`{f.source}`, {f.scale} scale"
+    own = {"printed": "the paper's own table", "exact": "the functions themselves"}
+    where = own.get(f.scale, f"`{f.source}`, {f.scale} scale")
     some = f" ({f.planned} planned)" if f.asked < f.planned else ""
     mark = "holds" if f.ok else "does not hold"
     numbers = f"{_number(f.left)} | {_number(f.right)}"
@@ -117,17 +119,21 @@ def _section(grid: Grid, records: Records) -> str:
 
 def _rows(grid: Grid, records: Records) -> Iterator[list[str]]:
     groups, _ = grouped(grid, records, {})
-    places = {tuple((a, v) for a, v in p.place.items() if a != "seed"): p for p in grid.points}
+    places = {
+        (tuple((a, v) for a, v in p.place.items() if a != "seed"), p.arm): p for p in grid.points
+    }
     luma = "_y" if grid.paper.get("number", "").endswith("_y") else ""
     for key, arms in groups.items():
         for arm in (a for a in grid.arms if a in arms):
-            row = [", ".join(f"{v}" for _, v in key) or places[key].experiment.image, arm]
+            point = places[key, arm]
+            row = [", ".join(f"{v}" for _, v in key) or point.experiment.image, arm]
             if grid.paper:
-                row.append(_printed(grid, arm, places[key]))
+                row.append(_printed(grid, arm, point))
             if grid.code:
                 row.append(_printed_by_code(grid, arm))
             mine = arms[arm]
-            names = ["last", f"stopped{luma}", f"oracle{luma}"]
+            taught = point.experiment.task == "classify"
+            names = ["accuracy" if taught else "last", f"stopped{luma}", f"oracle{luma}"]
             row += [_spread(mine, name) for name in names]
             weights = fmean(r["numbers"]["weights"] for r in mine)
             yield [*row, f"{weights:,.0f}", str(len(mine))]
@@ -156,6 +162,8 @@ def _printed(grid: Grid, arm: str, point: Point) -> str:
     for row in papers.rows(paper["table"]):
         title = next(value for name, value in row.items() if name not in only)
         if title == label and all(row[name] == value for name, value in only.items()):
+            if paper.get("mse"):  # of pictures from -1 to 1
+                return f"{-10 * math.log10(row[column] / 4):.2f}"
             return f"{row[column]}"
     return ""
 

@@ -110,7 +110,7 @@ def _extras() -> dict[str, dict[str, str | None]]:
         return {}
     extras: dict[str, dict[str, str | None]] = {}
     for requirement in wanted:
-        for extra in ("book", "test", "mri", "sweep"):
+        for extra in ("book", "fast", "test", "mri", "sweep"):
             marker = requirement.marker
             applies = marker is not None and marker.evaluate({"extra": extra})
             if applies and not marker.evaluate({"extra": ""}) and requirement.name != "lipkit":

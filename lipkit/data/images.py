@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..errors import FileError, InputError
-from . import decode, registry
+from . import decode, drawn, registry
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,7 +28,8 @@ def image(source: Source, size: Size = None, gray: bool = False) -> torch.Tensor
 
     Args:
         source: a name from `names` (names come before files: write ``./coffee`` for a file of
-            that name), the path of a PNG, JPEG, TIFF, WebP, BMP, GIF, PPM or .npy file, a numpy
+            that name; ``shuffled:coffee`` has the pixels of ``coffee`` in another order), the
+            path of a PNG, JPEG, TIFF, WebP, BMP, GIF, PPM or .npy file, a numpy
             array or tensor ([H,W], [H,W,C] or [C,H,W]; bool, uint8, uint16, other integers from
             0 to 255, floats from 0 to 1), or a PIL image.
         size: ``(height, width)``, or one number for a square. The picture is cropped centrally to
@@ -42,7 +43,9 @@ def image(source: Source, size: Size = None, gray: bool = False) -> torch.Tensor
     >>> lk.data.image("coffee", size=(96, 128)).shape
     torch.Size([3, 96, 128])
     """
-    picture = _load(source)
+    if isinstance(source, str) and source.startswith(drawn.SHUFFLED):
+        return drawn.shuffled(image(source.removeprefix(drawn.SHUFFLED), size, gray))
+    picture = _load(source, size)
     if gray:
         picture = decode.luma(picture)
     return picture if size is None else _resize(picture, *_checked_size(size))
@@ -59,7 +62,7 @@ def mask(source: Source, size: Size = None) -> torch.Tensor:
     >>> lk.data.mask(np.eye(16, dtype=np.uint8)).sum()
     tensor(16.)
     """
-    picture = decode.luma(_load(source))
+    picture = decode.luma(_load(source, size))
     brightest = picture.max()
     if 0 < brightest <= _ZERO_ONE:
         picture = picture / brightest
@@ -98,11 +101,13 @@ def save(image: torch.Tensor | np.ndarray, path: str | os.PathLike) -> Path:
     return path
 
 
-def _load(source: Any) -> torch.Tensor:
+def _load(source: Any, size: Size) -> torch.Tensor:
     if isinstance(source, torch.Tensor):
         return decode.from_tensor(source)
     if isinstance(source, np.ndarray):
         return decode.from_array(source)
+    if isinstance(source, str) and source in drawn.DRAWN:
+        return drawn.DRAWN[source][0](*_checked_size(drawn.SIDE if size is None else size))
     if isinstance(source, str):
         path = registry.find(source) or Path(source)
         if not os.path.exists(path):

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from ..errors import FileError, InputError
+from .drawn import DRAWN
 
 CACHE_VARIABLE = "LIPKIT_DATA"
 _PICTURES = (".png", ".jpg")  # the endings that a name may leave out
@@ -58,7 +59,8 @@ def names() -> dict[str, str]:
         _short(key): f"Fetched from {_home(entry)}; rights stay with its makers."
         for key, entry in _registry().items()
     }
-    return bundled | fetched
+    drawn = {name: f"Drawn by lipkit at any size: {what}." for name, (_, what) in DRAWN.items()}
+    return bundled | drawn | fetched
 
 
 def file(name: str) -> Path:
@@ -69,6 +71,8 @@ def file(name: str) -> Path:
     'coffee.png'
     """
     found = find(name)
+    if name in DRAWN:
+        raise InputError(f"{name!r} has no file: lipkit.data.image draws it.")
     if found is None:
         raise InputError(f"There is no data called {name!r}{suggestion(name)}.")
     return found

@@ -1,6 +1,10 @@
 """How a fit is computed: plainly, in a cheaper order, on a smaller network, or sparsely.
 
-Whatever is chosen trains the same weights along the same path, up to rounding.
+`lk.fit` chooses by itself, and `Fit.engine` says what it chose. Whatever that is, it trains the
+same weights along the same path, up to rounding. The parts can be used by themselves too.
+
+On a GPU channels are left out and pooling comes first; there is no sparse step. Whether single
+precision means TF32 there is PyTorch's setting, `torch.backends.cudnn.allow_tf32`, on by default.
 """
 
 from __future__ import annotations
@@ -14,14 +18,24 @@ from torch import Tensor, nn
 from ..masks import Mask
 from ..models import Hourglass
 from ..prior import Prior
-from .compact import compact
-from .cost import cost
+from .compact import Compact, compact
+from .cost import Cost, cost
 from .dense import boxed
+
+__all__ = ("Compact", "Cost", "boxed", "compact", "cost", "sparse_network")
 
 DENSE_FROM = 0.35  # from this part of the multiply-adds on, dense convolutions are as fast ...
 NARROW = 190  # ... unless an hourglass has fewer of them for each output: torch does those slowly
 EVEN = 16  # dense convolutions of so many channels, or a multiple, are the faster ones
 SMALL = 4e7  # multiply-adds a step: below, a fit takes seconds either way, and is left as it is
+
+
+def __getattr__(name: str):
+    if name != "sparse_network":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .sparse import sparse_network  # loaded when used: `import lipkit` is to stay fast
+
+    return sparse_network
 
 
 class Engine(NamedTuple):

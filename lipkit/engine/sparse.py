@@ -6,6 +6,7 @@ loss and optimizer stay the user's own. Needs numba; everything else of lipkit w
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from functools import cache
@@ -36,7 +37,7 @@ def why_not(net: nn.Module, mask: Mask) -> str:
     except NotSupported as error:
         return str(error)
     except ImportError as error:  # not there, or at odds with the other libraries
-        return f"the sparse step needs numba ({error})"
+        return f"the sparse step needs numba ({error}; pip install 'lipkit[fast]')"
     return ""
 
 
@@ -250,7 +251,8 @@ def _run_together(team: int, size: int, work: tuple) -> None:
 def _announce() -> None:
     from tqdm import tqdm
 
-    tqdm.write("compiling the sparse step for this machine, once; it takes a while", sys.stderr)
+    if not os.environ.get("TQDM_DISABLE"):  # as progress bars
+        tqdm.write("compiling the sparse step for this machine, once; it takes a while", sys.stderr)
 
 
 class _Apply(torch.autograd.Function):

@@ -1,14 +1,16 @@
 """Trained generators as priors: search their range, prune them to tickets, train one.
 
 A picture is explained by the latent vector whose picture fits the measurement best. What the
-generator cannot make, no search can find: `project` shows how close its range comes.
-`python -m lipkit.gan.train` trains one on procedural faces.
+generator cannot make, no search can find: `project` shows how close its range comes. `generator`
+gives one by name; `python -m lipkit.gan.train` trains one on procedural faces.
 """
 
 from __future__ import annotations
 
+from .baselines import total_variation, wavelet
 from .files import load, save
-from .quality import sliced_wasserstein
+from .generators import critic, generator
+from .quality import judge, sliced_wasserstein
 from .search import Found, picture, project, search
 from .tickets import Tickets, imp, magnitude, masked, random
 from .training import Plan, Training
@@ -20,7 +22,10 @@ __all__ = [
     "Plan",
     "Tickets",
     "Training",
+    "critic",
+    "generator",
     "imp",
+    "judge",
     "load",
     "magnitude",
     "masked",
@@ -30,4 +35,6 @@ __all__ = [
     "save",
     "search",
     "sliced_wasserstein",
+    "total_variation",
+    "wavelet",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from ..inputs import is_number, is_whole
 from ..interrupt import held_interrupts
 from ..masks import Mask
 from ..models import Critic, Generator
+from .files import load, save
 from .wgan import Duel
 
 SCORES = ("raw", "effective")
@@ -96,13 +98,15 @@ def imp(
     prune_critic: bool = False,
     seed: int = 0,
     progress: bool = True,
+    folder: str | Path | None = None,
 ) -> Tickets:
     """Fine-tune, prune a fraction `rate` of what is left, rewind to the pre-trained weights, again.
 
     `generator` and `critic` are the pre-trained pair and stay as they are; `pictures` [N, 3, H, W]
     with values from 0 to 1 are the subset to fine-tune on. The published program prunes the critic
     as well (`prune_critic`) and trains the generator on one latent vector a step; ours takes as
-    many as there are pictures in a batch.
+    many as there are pictures in a batch. `folder` keeps what each round has trained, and a search
+    that finds rounds there, its own or those of a shorter one, goes on after them.
 
     >>> pair = Generator(4, 4, (4,)), Critic(4, (4,))
     >>> found = imp(*pair, torch.rand(8, 3, 8, 8), rounds=2, steps=2, batch=4, progress=False)
@@ -117,25 +121,49 @@ def imp(
     finetuned: list[Generator] = []
     log: list[dict[str, float]] = []
     bar = tqdm(total=(rounds + 1) * steps, leave=False, desc="imp", disable=not progress or None)
-    with held_interrupts() as release:
+
+    with bar, held_interrupts() as release:
         for i in range(rounds + 1):
-            pair = masked(generator, masks[-1]), masked(critic, theirs)
-            kept = masks[-1].pairs(pair[0]) + (theirs.pairs(pair[1]) if prune_critic else [])
-            duel = Duel(*pair, lr=lr, seed=seed + i, pairs=kept)
-            losses = {}
-            for _ in range(steps):
-                losses = duel.step(_batch(pictures, batch, duel.random, pair[0]))
-                bar.update()
-                release()
-            log.append({"round": i, "density": masks[-1].density, **_numbers(losses)})
-            finetuned.append(pair[0])
+            if (done := _kept(folder, i)) is None:
+                pair = masked(generator, masks[-1]), masked(critic, theirs)
+                kept = masks[-1].pairs(pair[0]) + (theirs.pairs(pair[1]) if prune_critic else [])
+                duel, losses = Duel(*pair, lr=lr, seed=seed + i, pairs=kept), {}
+                for _ in range(steps):
+                    losses = duel.step(_batch(pictures, batch, duel.random, pair[0]))
+                    bar.update()
+                    release()
+                done = *pair, _numbers(losses)
+                _keep(folder, i, *done)
+            tuned, judge, losses = done
+            log.append({"round": i, "density": masks[-1].density, **losses})
+            finetuned.append(tuned)
             if i < rounds:
                 density = (1 - rate) ** (i + 1)
-                masks.append(magnitude(pair[0], density, score, within=masks[-1]))
+                masks.append(magnitude(tuned, density, score, within=masks[-1]))
                 if prune_critic:
-                    theirs = magnitude(pair[1], density, score, within=theirs)
-    bar.close()
+                    theirs = magnitude(judge, density, score, within=theirs)
     return Tickets(masks, finetuned, log)
+
+
+def _kept(folder: str | Path | None, i: int) -> tuple[Generator, Critic, dict] | None:
+    """What a round has trained, if the folder has it."""
+    paths = [] if folder is None else _paths(folder, i)
+    if not paths or not all(path.exists() for path in paths):
+        return None
+    tuned, judge = map(load, paths)
+    return tuned, judge, tuned.note
+
+
+def _keep(folder: str | Path | None, i: int, tuned: Generator, judge: Critic, losses: dict) -> None:
+    if folder is None:
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for net, path in zip((tuned, judge), _paths(folder, i), strict=True):
+        save(net, path, half=False, note=losses)
+
+
+def _paths(folder: str | Path, i: int) -> list[Path]:
+    return [Path(folder) / f"{i:02d}-{role}.safetensors" for role in ("generator", "critic")]
 
 
 def _check_imp(

@@ -12,10 +12,8 @@ from torch.nn import functional as F
 from ..errors import InputError
 from ..inputs import is_number, is_whole
 from ..models import Critic, Generator
-from .quality import sliced_wasserstein
+from .quality import HELD_OUT, against_faces
 from .wgan import Duel
-
-HELD_OUT = 512  # faces of another seed, to judge by
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ class Training:
     def _at_scale(self, scale: int) -> Tensor:
         """All faces at a scale, as bytes; those of the scale before are let go."""
         if scale not in self._reals:
-            self._reals = {scale: _reduced(self.faces, 4 * 2**scale)}
+            self._reals = {scale: reduced(self.faces, 4 * 2**scale)}
         return self._reals[scale]
 
     @torch.no_grad()
@@ -144,17 +142,8 @@ class Training:
         return ((made + 1) / 2).clamp(0, 1)
 
     def judge(self) -> dict[str, dict[int, float]]:
-        """Sliced Wasserstein distance of samples to faces never trained on, at each level.
-
-        And its `floor`: the same distance between faces and faces.
-        """
-        made = self.samples(HELD_OUT, seed=1)
-        held_out = paint_faces(2 * HELD_OUT, self.plan.side, self.plan.seed + 1, self.device)
-        real, other = (_reduced(held_out, made.shape[-1]).float() / 255).chunk(2)
-        return {
-            "distance_to_faces": sliced_wasserstein(real, made),
-            "floor": sliced_wasserstein(real, other),
-        }
+        """The distance of samples to faces never trained on, and of faces to faces."""
+        return against_faces(self.samples(HELD_OUT, seed=1), self.plan.side, self.plan.seed + 1)
 
 
 def paint_faces(n: int, size: int, seed: int, device: torch.device | str = "cpu") -> Tensor:
@@ -175,7 +164,8 @@ def paint_faces(n: int, size: int, seed: int, device: torch.device | str = "cpu"
     return out
 
 
-def _reduced(pictures: Tensor, side: int) -> Tensor:
+def reduced(pictures: Tensor, side: int) -> Tensor:
+    """Faces as bytes at a smaller side, by averaging."""
     factor = pictures.shape[-1] // side
     if factor == 1:
         return pictures
