@@ -1,6 +1,7 @@
 """The sparse step computes what the masked network computes, at the kept weights alone."""
 
 import copy
+import subprocess
 import sys
 
 import pytest
@@ -71,7 +72,7 @@ def agree(net, mask, z, tolerance=2e-4):
         p.data.zero_()
     carrier.write_back()
     # gradients that are zero, as those of constants in front of a norm, hold nothing but rounding
-    floor = 1e-4 * torch.stack([g.norm() for g in expected.values()]).max()
+    floor = 2e-4 * torch.stack([g.norm() for g in expected.values()]).max()
     inert = {f"{name}.bias" for name in sparse.plan.convs} - {"head.bias"}
     for name, p in carrier.plan.net.named_parameters():
         if name not in inert:
@@ -165,6 +166,27 @@ def test_results_do_not_depend_on_the_run_or_the_threads():
     for out, grad in results[1:]:
         assert torch.equal(out, results[0][0])
         assert torch.equal(grad, results[0][1])
+
+
+SEVERAL_STEPS = """
+import torch, lipkit as lk
+torch.set_num_threads({threads})
+prior = lk.Prior("dip", 64, 0, levels=3, down=24, up=24)
+y = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+fit = lk.fit(prior, lk.physics.Denoise(0.1), y, steps=5, progress=False)
+print(fit.engine[:6], float(fit.image.double().square().sum()))
+"""
+
+
+def test_results_do_not_depend_on_what_a_process_does_first():
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", SEVERAL_STEPS.format(threads=threads)],
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for threads in (1, 2)
+    }  # fmt: skip
+    assert len(said) == 1 and said.pop().startswith("sparse")
 
 
 def test_backward_belongs_to_its_own_forward():

@@ -12,7 +12,10 @@ from numba import njit
 from ._codes import PHASES, PLAIN, REFLECT, REPLICATE
 
 # without reference counts, which cost more than the work on a short row
-FAST = {"fastmath": True, "error_model": "numpy", "nogil": True, "_nrt": False}
+# No sum in another order and nothing fused unasked: the compiler would choose anew wherever it puts
+# a function into another one, and bits would depend on what a process had compiled before.
+_FLAGS = {"nnan", "ninf", "nsz"}
+FAST = {"fastmath": _FLAGS, "error_model": "numpy", "nogil": True, "_nrt": False}
 ZERO, QUARTER = np.float32(0), np.float32(0.25)
 
 

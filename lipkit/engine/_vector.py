@@ -14,7 +14,6 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES = 16
-FAST = ("fast",)
 _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _VECTOR, _EIGHT = ir.VectorType(_F32, LANES), ir.VectorType(_F32, 8)
 _ZEROS = ir.Constant(_VECTOR, None)
@@ -37,9 +36,10 @@ def _broadcast(builder, value):
 
 
 def _multiply_add(builder, total, a, b):
-    """One rounding where the processor can; never in another order."""
-    product = builder.fmul(a, b, flags=("contract",))
-    return builder.fadd(total, product, flags=("contract",))
+    """With one rounding, always: left to choose, the compiler chooses anew in each place."""
+    kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
+    fused = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32")
+    return builder.call(fused, [a, b, total])
 
 
 def _plane_address(builder, x, offsets, index):
@@ -130,7 +130,7 @@ def _sums_of_eight(builder, vectors):
             upper += [s + start + width + i for s in (0, LANES) for i in range(width)]
         masks = (ir.Constant(ir.VectorType(_I32, LANES), m) for m in (lower, upper))
         low, high = (builder.shuffle_vector(a, b, m) for m in masks)
-        return builder.fadd(low, high, flags=FAST)
+        return builder.fadd(low, high)
 
     for width in (2, 4, 8):
         vectors = [halves(a, b, width) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
@@ -139,7 +139,7 @@ def _sums_of_eight(builder, vectors):
         builder.shuffle_vector(vectors[0], vectors[0], ir.Constant(kind, list(range(s, 16, 2))))
         for s in (0, 1)
     )
-    return builder.fadd(even, odd, flags=FAST)
+    return builder.fadd(even, odd)
 
 
 @intrinsic
@@ -160,7 +160,7 @@ def correlate(_context, x, offsets, groups, g, count, out):
         ]
         sums = _sums_of_eight(builder, inner.end(totals))
         target = builder.add(out, builder.shl(first, _I64(2)))
-        _store(builder, builder.fadd(_load(builder, target, _EIGHT), sums, flags=FAST), target)
+        _store(builder, builder.fadd(_load(builder, target, _EIGHT), sums), target)
         outer.end([])
         return context.get_dummy_value()
 
