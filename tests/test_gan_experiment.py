@@ -61,7 +61,7 @@ def test_its_faces_are_better_than_the_mean_face_and_than_noise():
     found = lk.gan.project(net, list(held_out), steps=40, lr=0.1, progress=False)
     error = np.mean([float((f.image - x).square().mean()) for f, x in zip(found, held_out)])  # noqa: B905
     mean_face = (held_out - lk.data.faces(64, 64, seed=1).mean(0)).square().mean()
-    assert error < 0.4 * float(mean_face)
+    assert error < 0.6 * float(mean_face)
 
 
 def test_a_training_is_a_generator_too(trained):
