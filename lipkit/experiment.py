@@ -27,7 +27,7 @@ from .inputs import is_number, is_whole
 VERSIONS = {
     "fit": 1, "dense": 1, "random": 1, "magnitude": 1, "snip": 1, "grasp": 1, "synflow": 1,
     "imp": 1, "imp_multi": 1, "oes": 2, "universal": 1,
-    "gan": 1,
+    "gan": 2,
 }  # fmt: skip
 METHODS = tuple(name for name in VERSIONS if name not in ("fit", "gan"))
 TASKS = {

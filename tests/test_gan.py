@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 import lipkit as lk
+from lipkit.gan.cover import Cover
 from lipkit.gan.search import _median as median
 from lipkit.gan.snapshot import NAME, save_snapshot
 from lipkit.gan.train import main, train
 from lipkit.gan.training import Plan, Training
+from lipkit.gan.wgan import Duel
+from lipkit.models import Critic, Encoder, Generator
 from lipkit.physics import CompressedSensing, Denoise, Inpaint
 
 PLAN = Plan(6, 6, (6, 4), steps=(3, 4, 5), batch=(8, 8, 4), faces=16, lr=1e-3)
+COVERED = replace(PLAN, cover=2e-3, joins=6, half=True)
 
 
 def tiny_generator() -> lk.models.Generator:
@@ -322,22 +328,61 @@ def test_the_average_is_young_at_the_start_of_a_scale():
     assert (layer - now).norm() < 0.5 * (at_first - now).norm()
 
 
-def test_resuming_is_bit_identical(tmp_path):
-    whole = train(PLAN, tmp_path / "whole", progress=False, every=2)
+@pytest.mark.parametrize("plan", [PLAN, COVERED], ids=["duel", "cover"])
+def test_resuming_is_bit_identical(tmp_path, plan):
+    whole = train(plan, tmp_path / "whole", progress=False, every=2)
 
     folder = tmp_path / "parts"
-    train(PLAN, folder, minutes=0, progress=False)  # saved before the first step
+    train(plan, folder, minutes=0, progress=False)  # saved before the first step
     for stop in (5, 9):
-        training = train(PLAN, folder, minutes=0, progress=False)
+        training = train(plan, folder, minutes=0, progress=False)
         while training.step < stop:
             training.advance()
         save_snapshot(training, folder)
-    resumed = train(PLAN, folder, progress=False, every=2)
+    resumed = train(plan, folder, progress=False, every=2)
     for a, b in zip(whole.average.parameters(), resumed.average.parameters(), strict=True):
         assert torch.equal(a, b)
     files = [tmp_path / name / "critic.safetensors" for name in ("whole", "parts")]
     a, b = (lk.gan.load(path).state_dict() for path in files)
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_an_encoder_makes_the_generator_cover_the_real_pictures():
+    plan = Plan(8, 16, (), (300,), (16,), faces=64, average=0.9, cover=1e-2, joins=250)
+    training = Training(plan)
+    reals = training._at_scale(0).float() / 127.5 - 1
+    critic = copy.deepcopy(training.nets["critic"].state_dict())
+
+    def miss() -> float:
+        with torch.no_grad():
+            return float((training.average(training.nets["encoder"](reals)[0]) - reals).var())
+
+    before = miss()
+    losses = [training.advance() for _ in range(250)]
+    assert miss() < 0.3 * float((reals - reals.mean(0)).var()) < before
+    assert all(set(loss) == {"miss", "nats"} for loss in losses)
+    now = training.nets["critic"].state_dict()
+    assert all(torch.equal(critic[name], now[name]) for name in critic)  # it has not joined yet
+    assert set(training.advance()) > {"miss", "nats", "distance"}
+
+
+def test_what_latent_vectors_tell_is_their_divergence_from_normal_ones():
+    nets = Generator(4, 4, (4,)), Encoder(4, 4, (4,))
+    faces = torch.rand(8, 3, 8, 8)
+    normal = torch.distributions.Normal
+    told = torch.distributions.kl_divergence(normal(*nets[1](faces)), normal(0, 1))
+    nats = Cover(*nets, lr=1e-3).step(faces)["nats"]
+    assert float(nats) == pytest.approx(float(told.sum(1).mean()), rel=1e-5)
+
+
+def test_half_precision_takes_nearly_the_same_step():
+    losses = []
+    for half in (False, True):
+        torch.manual_seed(0)
+        duel = Duel(Generator(4, 8, (8,)), Critic(8, (8,)), half=half)
+        losses.append({k: float(v) for k, v in duel.step(torch.ones(8, 3, 8, 8)).items()})
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05, abs=0.01)
 
 
 def test_the_folder_of_a_training(tmp_path):
@@ -369,7 +414,7 @@ def test_the_plan_fades_in_every_scale_but_the_first():
 
 def test_the_command(tmp_path, capsys):
     arguments = ["--latent=4", "--depth0=4", "--faces=8", "--scales", "4", "--steps", "1", "1"]
-    arguments += ["--batch", "4", "4"]
+    arguments += ["--batch", "4", "4", "--half", "--cover", "0.001", "--joins", "1"]
     main([str(tmp_path), *arguments, "--device", "cpu"])
     assert json.loads(capsys.readouterr().out)["step"] == 2
     with pytest.raises(SystemExit, match="2"):

@@ -23,10 +23,10 @@ def save_snapshot(training: Training, folder: Path) -> None:
     """Networks, average, optimizers and the state of the random numbers; complete or not at all."""
     from safetensors.torch import save
 
-    tensors = {"random": training.duel.random.get_state()}
+    tensors = {name: random.get_state() for name, random in training.randoms.items()}
     for name, net in _networks(training).items():
         tensors |= {f"{name}.{key}": value for key, value in net.state_dict().items()}
-    for name, adam in training.duel.adams.items():
+    for name, adam in training.adams.items():
         for i, state in adam.state_dict()["state"].items():
             tensors |= {f"adam.{name}.{i}.{key}": value for key, value in state.items()}
     about = {
@@ -70,7 +70,7 @@ def _restore(training: Training, tensors: dict[str, Tensor], progress: dict) -> 
 
     for name, net in _networks(training).items():
         net.load_state_dict(group(name))
-    for name, adam in training.duel.adams.items():
+    for name, adam in training.adams.items():
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in group(f"adam.{name}").items():
             index, _, leaf = key.partition(".")
@@ -80,13 +80,13 @@ def _restore(training: Training, tensors: dict[str, Tensor], progress: dict) -> 
         for parameter, moments in adam.state.items():
             for leaf in ("exp_avg", "exp_avg_sq"):
                 moments[leaf] = torch.empty_like(parameter).copy_(moments[leaf])
-    training.duel.random.set_state(tensors["random"])
+    for name, random in training.randoms.items():
+        random.set_state(tensors[name])
     training.step, training.seconds = progress["step"], progress["seconds"]
 
 
 def _networks(training: Training) -> dict[str, nn.Module]:
-    duel = training.duel
-    return {"generator": duel.generator, "critic": duel.critic, "average": training.average}
+    return training.nets | {"average": training.average}
 
 
 def _difference(given: str, saved: str) -> str:

@@ -134,6 +134,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument("folder", type=Path, help="where the results go")
     for field in fields(Plan):
+        if isinstance(field.default, bool):
+            parser.add_argument(f"--{field.name}", action="store_true")
+            continue
         several = isinstance(field.default, tuple)
         kind = int if several else type(field.default)
         shown = " ".join(map(str, field.default)) if several else field.default

@@ -11,9 +11,12 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 from ..inputs import is_number, is_whole
-from ..models import Critic, Generator
+from ..models import Critic, Encoder, Generator
+from .cover import Cover
 from .quality import HELD_OUT, against_faces
 from .wgan import Duel
+
+CALM = 0.2  # of the critic's rate: squared errors prefer a blur to a sharp guess
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,9 @@ class Plan:
     """All that a training is made from; equal plans on one device give equal networks.
 
     `steps` and `batch` have one entry for each scale, 4 pixels first. A new scale is faded in
-    during its first `fade` of the steps.
+    during its first `fade` of the steps. With `cover` above 0 an encoder and the generator learn at
+    this rate to make the real pictures; at step `joins` the critic joins them at the rate `lr`, and
+    they go on at a fifth of it. `half` computes most in bfloat16.
 
     >>> Plan(depth0=32, scales=(32, 16), steps=(100, 100, 200), batch=(16, 16, 16)).side
     16
@@ -36,6 +41,9 @@ class Plan:
     faces: int = 20_000
     lr: float = 1e-3
     average: float = 0.999
+    cover: float = 0.0
+    joins: int = 0
+    half: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -46,10 +54,17 @@ class Plan:
                     f"{name} needs one whole number for each of the {len(self.scales) + 1} scales, "
                     f"4 pixels first, got {values}"
                 )
-        for name, low, high in (("fade", 0, 1), ("average", 0, 1), ("lr", 0, 1)):
+        for name, high in (("fade", 1), ("average", 1), ("lr", 1), ("cover", 1)):
             value = getattr(self, name)
-            if not is_number(value, low) or value > high:
-                raise InputError(f"{name} must be a number from {low} to {high}, got {value!r}")
+            if not is_number(value, 0) or value > high:
+                raise InputError(f"{name} must be a number from 0 to {high}, got {value!r}")
+        if not isinstance(self.half, bool):
+            raise InputError(f"half must be True or False, got {self.half!r}")
+        if not is_whole(self.joins) or (self.joins and not self.cover):
+            raise InputError(
+                "joins is the step at which the critic joins, a whole number, and 0 without cover; "
+                f"got joins={self.joins!r}, cover={self.cover!r}"
+            )
         if not is_whole(self.faces, max(self.batch)) or not is_whole(self.seed):
             raise InputError(
                 f"faces must be a whole number of at least the batch size and seed of at least 0, "
@@ -90,9 +105,17 @@ class Training:
             torch.default_generator.manual_seed(plan.seed)
             generator = Generator(plan.latent, plan.depth0, plan.scales).to(self.device)
             critic = Critic(plan.depth0, plan.scales).to(self.device)
-        for net in (generator, critic):  # a third faster on a CPU from 32 pixels on
+            encoder = Encoder(plan.latent, plan.depth0, plan.scales).to(self.device)
+        for net in (generator, critic, encoder):  # a third faster on a CPU from 32 pixels on
             net.to(memory_format=torch.channels_last)
-        self.duel = Duel(generator, critic, plan.lr, plan.seed)
+        self.duel = Duel(generator, critic, plan.lr, plan.seed, half=plan.half)
+        self.nets = {"generator": generator, "critic": critic}
+        self.adams, self.randoms = dict(self.duel.adams), {"random": self.duel.random}
+        self.cover: Cover | None = None
+        if plan.cover:
+            self.cover = Cover(generator, encoder, plan.cover, plan.seed, plan.half)
+            self.nets["encoder"], self.adams["cover"] = encoder, self.cover.adam
+            self.randoms["blur"] = self.cover.random
         self.average = copy.deepcopy(generator).requires_grad_(False)
         self.faces = paint_faces(plan.faces, plan.side, plan.seed, self.device)
         self._reals: dict[int, Tensor] = {}
@@ -108,7 +131,7 @@ class Training:
         if alpha:  # fade in the details of the real pictures too
             coarse = F.interpolate(F.avg_pool2d(real, 2), scale_factor=2, mode="nearest")
             real = torch.lerp(real, coarse, alpha)
-        losses = self.duel.step(real, scale, alpha)
+        losses = self._taught(real, scale, alpha)
         # at the start of a scale the average is young, or its new layers would long stay random
         age = self.step - sum(self.plan.steps[:scale])
         with torch.no_grad():
@@ -119,6 +142,15 @@ class Training:
             )
         self.step += 1
         return losses
+
+    def _taught(self, real: Tensor, scale: int, alpha: float) -> dict[str, Tensor]:
+        """The encoder and the critic teach the generator in turn."""
+        losses, joined = {}, self.step >= self.plan.joins
+        if self.cover is not None:
+            for group in self.cover.adam.param_groups:
+                group["lr"] = CALM * self.plan.lr if joined else self.plan.cover
+            losses |= self.cover.step(real, scale, alpha)
+        return losses | (self.duel.step(real, scale, alpha) if joined else {})
 
     @property
     def at_scale_end(self) -> bool:

@@ -16,7 +16,8 @@ class Duel:
     """Both networks with their optimizers; `step` trains each once on a batch of real pictures.
 
     Pictures have values from -1 to 1. Masked weights, given as pairs of a parameter and its mask,
-    get no gradient, hence no momentum: they stay exactly zero. All randomness comes from one
+    get no gradient, hence no momentum: they stay exactly zero. `half` computes all but the penalty,
+    whose second derivatives need the digits, in bfloat16. All randomness comes from one
     generator on the CPU, so that it can be saved and is the same on every device.
 
     >>> nets = Generator(4, 4, (4,)), Critic(4, (4,))
@@ -31,8 +32,10 @@ class Duel:
         lr: float = 1e-3,
         seed: int = 0,
         pairs: Iterable[tuple[nn.Parameter, Tensor]] = (),
+        half: bool = False,
     ) -> None:
         self.generator, self.critic, self.pairs = generator, critic, list(pairs)
+        self.half = half
         settings = {"lr": lr, "betas": (0.0, 0.99), "fused": True}
         self.adams = {
             "generator": torch.optim.Adam(generator.parameters(), **settings),
@@ -50,20 +53,23 @@ class Duel:
         where = {"scale": scale, "alpha": alpha}
         losses = self._train_critic(real, where)
         self.critic.requires_grad_(False)
-        verdict = self.critic(self.generator(self.latents(len(real)), **where), **where)
-        losses["generator"] = -verdict.mean()
+        with precision(self.generator, self.half):
+            verdict = self.critic(self.generator(self.latents(len(real)), **where), **where)
+        losses["generator"] = -verdict.float().mean()
         self._update("generator", losses["generator"])
         self.critic.requires_grad_(True)
         return {name: value.detach() for name, value in losses.items()}
 
     def _train_critic(self, real: Tensor, where: dict) -> dict[str, Tensor]:
-        with torch.no_grad():
-            fake = self.generator(self.latents(len(real)), **where)
+        with torch.no_grad(), precision(self.generator, self.half):
+            fake = self.generator(self.latents(len(real)), **where).float()
         share = torch.rand(len(real), 1, 1, 1, generator=self.random).to(real)
         mixed = torch.lerp(fake, real, share).requires_grad_()
         (slope,) = torch.autograd.grad(self.critic(mixed, **where).sum(), mixed, create_graph=True)
         penalty = (slope.flatten(1).norm(dim=1) - 1).square().mean()
-        on_real, on_fake = self.critic(real, **where).mean(), self.critic(fake, **where).mean()
+        with precision(self.generator, self.half):
+            verdicts = self.critic(real, **where), self.critic(fake, **where)
+        on_real, on_fake = (verdict.float().mean() for verdict in verdicts)
         distance = on_real - on_fake
         loss = -distance + PENALTY * penalty + DRIFT * on_real.square()
         self._update("critic", loss)
@@ -76,3 +82,8 @@ class Duel:
             if parameter.grad is not None:
                 parameter.grad.mul_(m)
         self.adams[which].step()
+
+
+def precision(net: nn.Module, half: bool) -> torch.autocast:
+    """Products in bfloat16, sums and weights in single precision, where a network lies."""
+    return torch.autocast(next(net.parameters()).device.type, torch.bfloat16, enabled=half)

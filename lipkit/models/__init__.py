@@ -10,13 +10,14 @@ from torch import nn
 from ..errors import InputError
 from .decoder import DeepDecoder
 from .hourglass import Hourglass, center_crop
-from .pgan import Critic, Generator
+from .pgan import Critic, Encoder, Generator
 from .reference import load_reference, reference_names
 
 __all__ = [
     "PRESETS",
     "Critic",
     "DeepDecoder",
+    "Encoder",
     "Generator",
     "Hourglass",
     "build",

@@ -134,6 +134,9 @@ class Critic(nn.Module):
 
     def forward(self, x: Tensor, scale: int | None = None, alpha: float = 0.0) -> Tensor:
         """The verdict on pictures of the last scale, or of an earlier one."""
+        return self.decision(self._features(x, scale, alpha))[:, 0]
+
+    def _features(self, x: Tensor, scale: int | None, alpha: float) -> Tensor:
         last = _checked_scale(scale, self.levels)
         features = F.leaky_relu(self.from_rgb[last](x), _LEAK)
         for level in range(last, 0, -1):
@@ -144,8 +147,30 @@ class Critic(nn.Module):
                 small = F.leaky_relu(self.from_rgb[last - 1](F.avg_pool2d(x, 2)), _LEAK)
                 features = torch.lerp(features, small, alpha)
         features = F.leaky_relu(self.last[0](_with_spread(features)), _LEAK)
-        features = F.leaky_relu(self.last[1](features.flatten(1)), _LEAK)
-        return self.decision(features)[:, 0]
+        return F.leaky_relu(self.last[1](features.flatten(1)), _LEAK)
+
+
+class Encoder(Critic):
+    """Pictures to normal distributions of latent vectors: a critic that says which, not how good.
+
+    >>> mean, spread = Encoder(latent=6, depth0=8, scales=(8, 4))(torch.randn(5, 3, 16, 16))
+    >>> mean.shape, bool((spread > 0).all())
+    (torch.Size([5, 6]), True)
+    """
+
+    def __init__(
+        self, latent: int, depth0: int, scales: Sequence[int], in_channels: int = 3
+    ) -> None:
+        super().__init__(depth0, scales, in_channels)
+        _check_positive(latent=latent)
+        self.decision = Equalized(depth0, 2 * latent)
+
+    def forward(
+        self, x: Tensor, scale: int | None = None, alpha: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Means and standard deviations for pictures of the last scale, or of an earlier one."""
+        mean, logarithm = self.decision(self._features(x, scale, alpha)).float().chunk(2, 1)
+        return mean, logarithm.clamp(-8, 8).exp()
 
 
 def _checked_depths(depth0: int, scales: Sequence[int]) -> tuple[int, ...]:
