@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import lipkit as lk
-from lipkit.experiment import Experiment
+from lipkit.experiment import VERSIONS, Experiment
 from lipkit.gan.train import train
 from lipkit.gan.training import Plan
 from lipkit.gan.trial import pictures, ticket
@@ -51,7 +51,7 @@ def test_the_shipped_generator_is_what_its_note_says():
     for name in ("distance_to_faces", "floor"):
         for level, value in note[name].items():
             assert found[name][int(level)] == pytest.approx(value, rel=0.02)
-    assert found["distance_to_faces"][64] < 8 * found["floor"][64]
+    assert found["distance_to_faces"][64] < 3 * found["floor"][64]
     files = list(Path(lk.gan.__file__).with_name("faces-64").iterdir())
     assert sum(file.stat().st_size for file in files) < 6e6
 
@@ -150,7 +150,7 @@ def test_an_experiment_measures_held_out_faces(given, trained):
     )
     assert numbers["error"] == pytest.approx(4 * error, rel=1e-4)
     assert numbers["last"] <= numbers["oracle"] and len(record["curve"]["step"]) == 4
-    assert record["versions"] == {"gan": 1}
+    assert record["versions"] == {"gan": VERSIONS["gan"]}
 
 
 def test_tickets_share_their_rounds_and_start_from_the_trained_weights(given, trained, tmp_path):
