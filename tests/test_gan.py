@@ -363,7 +363,16 @@ def test_an_encoder_makes_the_generator_cover_the_real_pictures():
     assert all(set(loss) == {"miss", "nats"} for loss in losses)
     now = training.nets["critic"].state_dict()
     assert all(torch.equal(critic[name], now[name]) for name in critic)  # it has not joined yet
+    assert training.cover.adam.param_groups[0]["lr"] == plan.cover
     assert set(training.advance()) > {"miss", "nats", "distance"}
+    assert training.cover.adam.param_groups[0]["lr"] == pytest.approx(plan.lr / 5)
+
+
+def test_where_telling_has_a_high_price_latent_vectors_tell_nothing(monkeypatch):
+    monkeypatch.setattr("lipkit.gan.cover.PRICE", 1.0)
+    training = Training(Plan(4, 8, (), (200,), (16,), faces=64, cover=1e-2, joins=200))
+    nats = [float(training.advance()["nats"]) for _ in range(200)]
+    assert nats[-1] < 0.2
 
 
 def test_what_latent_vectors_tell_is_their_divergence_from_normal_ones():
