@@ -104,11 +104,9 @@ def take_in(op, channel, images, g, vectors_grad, picture):
     n, total = op[7], 0.0
     for i in range(images):
         start = (i * op[8] + channel) * n
-        given, part, s = picture[start : start + n], g[i * n :], planes.ZERO
-        for j in range(n):
-            part[j] = given[j]
-            s += given[j]
-        total += s
+        given = picture[start : start + n]
+        planes.copy(given, g[i * n : i * n + n])
+        total += pictures.sums(given, given)[0]
     if op[4] >= 0:
         vectors_grad[op[4] + channel] = total
 

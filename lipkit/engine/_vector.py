@@ -14,7 +14,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES = 16
-_F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+_F32, _F64, _I32, _I64 = ir.FloatType(), ir.DoubleType(), ir.IntType(32), ir.IntType(64)
 _VECTOR, _EIGHT = ir.VectorType(_F32, LANES), ir.VectorType(_F32, 8)
 _ZEROS = ir.Constant(_VECTOR, None)
 
@@ -37,8 +37,9 @@ def _broadcast(builder, value):
 
 def _multiply_add(builder, total, a, b):
     """With one rounding, always: left to choose, the compiler chooses anew in each place."""
-    kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
-    fused = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32")
+    kind = ir.FunctionType(a.type, [a.type] * 3)
+    name = f"llvm.fma.v{a.type.count}f{32 if a.type.element == _F32 else 64}"
+    fused = cgutils.get_or_insert_function(builder.module, kind, name)
     return builder.call(fused, [a, b, total])
 
 
@@ -76,16 +77,19 @@ class _Loop:
 
 
 def _make_combine(vectors: int):
-    """out[0 : 16 * vectors] = sum over n taps of w[i] * x[offsets[i] : ...].
+    """out[0 : 16 * vectors] = sum over n taps of w[i] * x[offsets[i] : ...], or added to it.
 
     Even and odd taps are summed apart, so that short sums do not wait for each other. The order
     is the same for any number of vectors: a picture of one value stays one.
     """
 
     @intrinsic
-    def combine(_context, x, offsets, w, n, out):
+    def combine(_context, x, offsets, w, n, out, add):
         def generate(context, builder, _signature, args):
-            x, offsets, w, n, out = args
+            x, offsets, w, n, out, add = args
+            add = builder.icmp_signed("!=", add, _I64(0))
+            places = [builder.add(out, _I64(4 * LANES * j)) for j in range(vectors)]
+            before = [builder.select(add, _load(builder, at, _VECTOR), _ZEROS) for at in places]
 
             def tap(index, totals, chain):
                 weight = _load(builder, builder.add(w, builder.shl(index, _I64(2))), _F32)
@@ -96,7 +100,7 @@ def _make_combine(vectors: int):
                     pixels = _load(builder, builder.add(base, place), _VECTOR)
                     totals[j] = _multiply_add(builder, totals[j], pixels, weight)
 
-            loop = _Loop(builder, builder.ashr(n, _I64(1)), [_ZEROS] * (2 * vectors))
+            loop = _Loop(builder, builder.ashr(n, _I64(1)), [*before, *[_ZEROS] * vectors])
             totals, first = list(loop.values), builder.shl(loop.i, _I64(1))
             tap(first, totals, 0)
             tap(builder.add(first, _I64(1)), totals, 1)
@@ -107,11 +111,10 @@ def _make_combine(vectors: int):
             tap(builder.sub(n, _I64(1)), even, 0)
             even = loop.end(even)
             for j in range(vectors):
-                value = builder.fadd(even[j], odd[j])
-                _store(builder, value, builder.add(out, _I64(4 * LANES * j)))
+                _store(builder, builder.fadd(even[j], odd[j]), places[j])
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 5), generate
+        return types.void(*[types.int64] * 6), generate
 
     return combine
 
@@ -165,6 +168,39 @@ def correlate(_context, x, offsets, groups, g, count, out):
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 6), generate
+
+
+@intrinsic
+def add_up(_context, x, y, count):
+    """The sums of x and of x * y over `count` vectors, in double precision."""
+
+    def generate(context, builder, signature, args):
+        x, y, count = args
+        double = ir.VectorType(_F64, LANES)
+        loop = _Loop(builder, count, [ir.Constant(double, None)] * 2)
+        step = builder.shl(loop.i, _I64(6))
+        a, b = (
+            builder.fpext(_load(builder, builder.add(v, step), _VECTOR), double) for v in (x, y)
+        )
+        total, product = loop.values
+        sums = [builder.fadd(total, a), _multiply_add(builder, product, a, b)]
+        sums = [_fold(builder, v) for v in loop.end(sums)]
+        return context.make_tuple(builder, signature.return_type, sums)
+
+    return types.UniTuple(types.float64, 2)(*[types.int64] * 3), generate
+
+
+def _fold(builder, vector):
+    """The sum of a vector, always in the same order."""
+    while vector.type.count > 1:
+        half = vector.type.count // 2
+        kind = ir.VectorType(_I32, half)
+        low, high = (
+            builder.shuffle_vector(vector, vector, ir.Constant(kind, list(range(s, s + half))))
+            for s in (0, half)
+        )
+        vector = builder.fadd(low, high)
+    return builder.extract_element(vector, _I32(0))
 
 
 @intrinsic

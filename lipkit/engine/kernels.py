@@ -39,9 +39,9 @@ SPINS = 2000  # before a waiting thread gives way
 
 @njit(**FAST)
 def gather(conv, memory, values, index):
-    """The weights of all taps, in both orders, from the kept values."""
-    start, n, taps, order, slot = conv[0], conv[1], conv[2], conv[5], conv[6]
-    w, back = memory[conv[3] : conv[3] + taps], memory[conv[4] : conv[4] + taps]
+    """The weights of all taps, in every order they are read in, from the kept values."""
+    start, n, taps, slot = conv[0], conv[1], conv[2], conv[6]
+    w = memory[conv[3] : conv[3] + taps]
     if slot < 0:
         planes.copy(values[start : start + n], w)
     else:
@@ -49,8 +49,10 @@ def gather(conv, memory, values, index):
         for phase in range(4):
             for i in range(n):
                 w[index[slot + phase * n + i]] += values[start + i]
-    for i in range(taps):
-        back[i] = w[index[order + i]]
+    for column in (4, 18):
+        ordered, order = memory[conv[column] : conv[column] + taps], conv[column + 1]
+        for i in range(taps):
+            ordered[i] = w[index[order + i]]
 
 
 @njit(**FAST)
@@ -71,7 +73,10 @@ def scatter(conv, memory, grad, index):
 
 @njit(**FAST)
 def combine(task, matrix, memory, index):
-    """Some pixels of some planes: each is a weighted sum of shifted input planes."""
+    """Some pixels of some planes: each is a weighted sum of shifted input planes.
+
+    Block by block of input planes, few enough that what is read of them stays in the cache.
+    """
     start, vectors = task[2], task[3]
     x, rows, taps, weights, out, stride = (
         matrix[0],
@@ -83,21 +88,23 @@ def combine(task, matrix, memory, index):
     )
     m, ints = memory.ctypes.data, index.ctypes.data
     source = m + 4 * (x + start)
-    for p in range(task[4], task[5]):
-        first = np.int64(index[rows + p])
-        count = np.int64(index[rows + p + 1]) - first
-        offsets, w = ints + 4 * (taps + first), m + 4 * (weights + first)
-        target = m + 4 * (out + p * stride + start)
-        if vectors == 12:
-            combine12(source, offsets, w, count, target)
-        elif vectors == 8:
-            combine8(source, offsets, w, count, target)
-        elif vectors == 4:
-            combine4(source, offsets, w, count, target)
-        elif vectors == 2:
-            combine2(source, offsets, w, count, target)
-        else:
-            combine1(source, offsets, w, count, target)
+    for block in range(matrix[6]):
+        for p in range(task[4], task[5]):
+            row = rows + block * matrix[7] + p
+            first = np.int64(index[row])
+            count = np.int64(index[row + 1]) - first
+            offsets, w = ints + 4 * (taps + first), m + 4 * (weights + first)
+            target = m + 4 * (out + p * stride + start)
+            if vectors == 12:
+                combine12(source, offsets, w, count, target, block)
+            elif vectors == 8:
+                combine8(source, offsets, w, count, target, block)
+            elif vectors == 4:
+                combine4(source, offsets, w, count, target, block)
+            elif vectors == 2:
+                combine2(source, offsets, w, count, target, block)
+            else:
+                combine1(source, offsets, w, count, target, block)
 
 
 @njit(**FAST)

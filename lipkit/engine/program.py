@@ -30,6 +30,8 @@ from ._layout import Index, Layouts, Memory
 from ._taps import round_up, starts, tiles
 from .plan import Chain, Double, Norm, Out, Plan, Write
 
+PLANES_AT_HAND = 64  # of which the rows that a sum reads stay in the fastest cache
+LEAST_TAPS = 16  # of an output plane in a block of input planes
 AT_ONCE = 16  # vectors of pixels that a weight gradient sums up before it goes to the next tap
 
 
@@ -78,29 +80,30 @@ class Program:
         n_out = int(self.plan.chains[name].alive.sum()) * at.g.planes_out
         n_in = int(self.at.planes[name].max(initial=-1) + 1) * at.g.planes_in
         offsets = taps.source * at.u_stride + taps.shift
-        # the same taps by input plane
-        order = np.lexsort((taps.shift, taps.out, taps.source))
-        offsets_back = (taps.out * at.gz_stride - taps.shift)[order]
+        offsets_back = taps.out * at.gz_stride - taps.shift
         # the same by output plane, in groups of eight
         rows, rows8 = starts(taps.out, n_out), starts(taps.out, n_out, 8)
         place = np.arange(taps.count) - rows[taps.out] + rows8[taps.out]
         offsets8 = np.zeros(rows8[-1], np.int64)
         offsets8[place] = offsets
-        w, w_back, w_grad = take(taps.count), take(taps.count), take(offsets8.size)
+        w, w_grad = take(taps.count), take(offsets8.size)
         slots = add(taps.slot) if at.g.doubled else -1
         places = add(place[taps.slot]) if at.g.doubled else -1
         vectors = round_up(at.g.written) // LANES
         kept = int(self.plan.convs[name].keep.sum())
-        first_row = add(rows)
+        high = np.unique(taps.shift // at.g.pitch).size
+        order, ahead, many = blocks(taps.source, taps.out, n_in, n_out, high)
+        order_back, back, many_back = blocks(taps.out, taps.source, n_out, n_in, high)
+        w_ahead, w_back = take(taps.count), take(taps.count)
         conv = [
-            self.weight_starts[name], kept, taps.count, w, w_back, add(order), slots, places,
+            self.weight_starts[name], kept, taps.count, w, w_ahead, add(order), slots, places,
             w_grad, at.u, add(rows8), add(offsets8), at.gz, at.gz_stride, vectors, AT_ONCE,
-            first_row, n_out,
+            add(rows), n_out, w_back, add(order_back),
         ]  # fmt: skip
-        forward = [at.u, first_row, add(offsets), w, at.z, at.z_stride]
-        rows_back = starts(taps.source[order], n_in)
-        back = [at.gz, add(rows_back), add(offsets_back), w_back, at.gu, at.u_stride]
-        self.rows[name] = rows, rows_back, rows8
+        forward = [at.u, add(ahead), add(offsets[order]), w_ahead, at.z, at.z_stride, many, n_out]
+        back = [at.gz, add(back), add(offsets_back[order_back]), w_back, at.gu, at.u_stride,
+                many_back, n_in]  # fmt: skip
+        self.rows[name] = rows, starts(np.sort(taps.source), n_in), rows8
         return conv, forward, back
 
     def _chain_tables(self) -> tuple[np.ndarray, np.ndarray, int]:
@@ -218,7 +221,7 @@ class Program:
         ]
 
     def _correlate(self, name: str, which: int) -> list[list[int]]:
-        cuts = even_cuts(self.rows[name][2], 4 * self.team)
+        cuts = even_cuts(self.rows[name][2], self.team)
         return [[CORRELATE, which, a, b] for a, b in itertools.pairwise(cuts)]
 
     def _pack(self, stages: list[list[list[int]]]) -> tuple[np.ndarray, np.ndarray]:
@@ -226,6 +229,22 @@ class Program:
         stages = [stage for stage in stages if stage]
         bounds = np.cumsum([0] + [len(stage) for stage in stages])
         return table([task for stage in stages for task in stage]), bounds.astype(np.int64)
+
+
+def blocks(
+    source: np.ndarray, out: np.ndarray, sources: int, outs: int, high: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Taps block by block of input planes: their order, the start of each output's, the blocks.
+
+    What sums read of the planes of a block, `high` rows of each, stays in the fastest cache while
+    all outputs are summed. With few taps nothing is read often, and one block is enough.
+    """
+    most = -(-sources * high // PLANES_AT_HAND)
+    count = max(1, min(most, source.size // (LEAST_TAPS * max(1, outs))))
+    size = -(-sources // count)
+    order = np.lexsort((source, out, source // size))
+    row = (source // size * outs + out)[order]
+    return order, starts(row, count * outs), count
 
 
 def table(rows: list[list[int]]) -> np.ndarray:
