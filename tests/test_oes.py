@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import lipkit as lk
-from lipkit.find import auto_density, oes, oes_multi
+from lipkit.find import auto_density, oes, oes_multi, passes
 from lipkit.find.eye import Eye, eye_settings
 from lipkit.find.relaxed import PENALTIES, kl_slope, logistic_noise, relax_
 from lipkit.masks import covered
@@ -115,10 +115,85 @@ def test_the_divergence_pulls_as_published():
         assert float(v.sigmoid()) == pytest.approx(p, abs=2e-3)
 
 
-def test_relaxed_masks_are_no_slow_numbers():
-    mask = relax_(torch.tensor([-16.0, 16.0]), torch.tensor([-20.0, 20.0]), 0.2)
-    assert 0 < mask[0] < 1e-12 and mask[1] == 1
-    assert mask[0] > torch.finfo(torch.float32).tiny
+def test_relaxed_masks_are_zero_before_they_are_slow_numbers():
+    mask = relax_(torch.tensor([-16.0, -1.0, 16.0]), torch.tensor([-20.0, 0.0, 20.0]), 0.2)
+    assert mask[0] == 0 and 0 < mask[1] < 0.01 and mask[2] == 1
+    assert relax_(torch.tensor(-2.0).double(), torch.tensor(-2.0).double(), 0.2) > 0
+
+
+def roomy(*sizes):
+    """Random vectors with the room behind them that passes in whole lanes need."""
+    draw = torch.Generator().manual_seed(0)
+    return [torch.randn(n + 64, generator=draw)[:n] for n in sizes]
+
+
+def all_passes(module, n, kind=torch.float32):
+    """What the three passes leave behind, from the same numbers."""
+    vectors = roomy(*[n] * 6)
+    if kind == torch.float64:
+        vectors = [v.double() for v in vectors]
+    mask, logits, theta, weight, slope, grad = vectors
+    p0 = torch.full((n + 64,), 0.05, dtype=kind)[:n]
+    p0[: n // 2] = 0.3
+    logits.mul_(5)
+    module.relax_masks(mask, logits, 0.2, theta, weight)
+    module.collect_gradient(slope, weight, mask, 0.7, grad)
+    kept = module.pull_down(logits, p0, 1e-2, grad)
+    return [mask, weight, slope, grad, torch.as_tensor(kept, dtype=kind)]
+
+
+@pytest.mark.parametrize("n", [1, 15, 16, 17, 70_001])
+def test_compiled_passes_are_those_in_pytorch(n):
+    compiled = passes.best_for(torch.zeros(1))
+    assert compiled is not passes
+    exact = all_passes(passes, n, torch.float64)
+    for ours, theirs in zip(all_passes(compiled, n), exact, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=2e-5, atol=1e-6)
+    for ours, theirs in zip(all_passes(passes, n), exact, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=2e-5, atol=1e-6)
+
+
+def test_compiled_passes_do_not_depend_on_the_threads():
+    compiled, threads = passes.best_for(torch.zeros(1)), torch.get_num_threads()
+    alone = all_passes(compiled, 70_001)
+    torch.set_num_threads(2)
+    try:
+        together = all_passes(compiled, 70_001)
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_compiled_passes_leave_what_is_behind_a_vector_alone_and_want_room():
+    compiled = passes.best_for(torch.zeros(1))
+    whole = torch.ones(64)
+    with pytest.raises(AssertionError):
+        compiled.pull_down(whole[50:], whole[50:], 1.0, whole[50:])
+    behind = torch.ones(80)
+    compiled.pull_down(*roomy(9, 9), 1.0, behind[:9])
+    assert torch.equal(behind[16:], torch.ones(64))
+
+
+def test_elementary_functions_are_exact_over_their_whole_range():
+    compiled, n = passes.best_for(torch.zeros(1)), 100_000
+    logits = torch.linspace(-20, 20, n + 64)[:n]
+    p0, grad, zeros = torch.full((n + 64,), 0.1)[:n], torch.zeros(n + 64)[:n], roomy(*[n] * 3)
+    kept = compiled.pull_down(logits, p0, 1.0, grad)
+    v = logits.double().requires_grad_(True)
+    PENALTIES["kl"](v.sigmoid(), 0.1).backward()
+    torch.testing.assert_close(grad.double(), v.grad, rtol=2e-5, atol=2e-6)
+    assert kept == pytest.approx(float(v.detach().sigmoid().sum()), rel=1e-7)
+    mask = zeros[0].zero_()
+    compiled.relax_masks(mask, logits, 1.0, zeros[1], zeros[2])
+    torch.testing.assert_close(mask.double(), v.detach().sigmoid(), rtol=3e-7, atol=2.4e-7)
+
+
+def test_without_a_compiler_a_search_finds_the_same(monkeypatch):
+    fast = lk.find.oes(tiny_prior(), OP, Y, density=0.3, steps=12, seed=1, progress=False)
+    monkeypatch.setattr("lipkit.find.passes.best_for", lambda theta: passes)
+    slow = lk.find.oes(tiny_prior(), OP, Y, density=0.3, steps=12, seed=1, progress=False)
+    for name in fast.names:
+        assert (fast[name] == slow[name]).double().mean() > 0.95  # bits of gradients near zero
 
 
 @pytest.mark.parametrize("scope", ["all", "conv"])

@@ -8,9 +8,6 @@ does anybody wait for a thread that has not come yet.
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-
 import numpy as np
 from numba import njit, prange
 from numba.core.registry import cpu_target
@@ -19,6 +16,7 @@ from . import _planes as planes
 from ._channels import backward, forward
 from ._codes import BACKWARD, COMBINE, CORRELATE, FORWARD, GATHER, LANES
 from ._planes import FAST
+from ._team import compiled, stamp
 from ._vector import (
     combine1,
     combine2,
@@ -162,19 +160,8 @@ def widths() -> tuple[int, ...]:
     return (1,)
 
 
-def _stamp() -> str:
-    """Changes with every file that goes into the machine code."""
-    folder = Path(__file__).parent
-    files = ("kernels.py", "_channels.py", "_codes.py", "_pictures.py", "_planes.py", "_vector.py")
-    return hashlib.sha256(b"".join((folder / name).read_bytes() for name in files)).hexdigest()
-
-
 def _make(stamp: str):
-    """The functions that work off a program, by one thread and by several.
-
-    The compiler's cache looks at this file and at what a function closes over: the stamp makes it
-    notice changes of the other files.
-    """
+    """The functions that work off a program, by one thread and by several."""
 
     def alone(tasks, stages, shared, tables, data, scratch):
         stamp  # noqa: B018
@@ -202,14 +189,8 @@ def _make(stamp: str):
     return alone, together
 
 
-def _compiled(function, options: dict):
-    """Compiled at the first call, and kept on disk where there is a place for it."""
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:
-        return njit(**options)(function)
-
-
-_alone, _together = _make(_stamp())
-run_alone = _compiled(_alone, FAST)
-run_together = _compiled(_together, {"parallel": True, "nogil": True, "error_model": "numpy"})
+_alone, _together = _make(
+    stamp("kernels.py", "_channels.py", "_codes.py", "_pictures.py", "_planes.py", "_vector.py")
+)
+run_alone = compiled(_alone, FAST)
+run_together = compiled(_together, {"parallel": True, "nogil": True, "error_model": "numpy"})

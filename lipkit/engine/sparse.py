@@ -20,7 +20,6 @@ from ..masks import Mask
 from .plan import NotSupported, Out, Plan, read_plan
 from .program import Program
 
-_ONE_TEAM = threading.Lock()  # not every threading layer can start two at a time
 PATIENCE = 4  # seconds, after which a first call says why it takes so long
 
 
@@ -211,7 +210,8 @@ class _Step:
 
     def _run(self, packed: tuple, values: Tensor, grad: Tensor, picture: Tensor) -> None:
         """Work off a list of tasks, with as many threads as torch uses."""
-        from .kernels import run_alone
+        from ._team import as_team
+        from .kernels import run_alone, run_together
 
         p, (tasks, stages) = self.program, packed
         shared = np.zeros(2 * stages.size, np.int64)  # tasks taken and done, stage by stage
@@ -224,27 +224,7 @@ class _Step:
         if self.team == 1:
             run_alone(*work)
         else:
-            _run_together(self.team, p.scratch_size, work)
-
-
-def _run_together(team: int, size: int, work: tuple) -> None:
-    """By several threads: those that torch uses too, so that they do not get in each other's way.
-
-    How many there are is no condition: who comes late, or never, is not waited for.
-    """
-    import numba
-
-    from .kernels import run_together
-
-    threads, numba_threads = torch.get_num_threads(), numba.get_num_threads()
-    with _ONE_TEAM:
-        numba.set_num_threads(min(team, numba.config.NUMBA_NUM_THREADS))
-        try:
-            run_together(team, size, *work)
-        finally:
-            numba.set_num_threads(numba_threads)
-            if torch.get_num_threads() != threads:  # numba's first start changes it
-                torch.set_num_threads(threads)
+            as_team(self.team, run_together, self.team, p.scratch_size, *work)
 
 
 @cache

@@ -21,7 +21,8 @@ from ..interrupt import held_interrupts
 from ..masks import covered
 from ..prior import Prior
 from ..settings import PRECISIONS
-from .relaxed import PENALTIES, kl_slope, logistic_noise, relax_
+from . import passes
+from .relaxed import PENALTIES, logistic_noise
 
 TRAVEL = 300.0  # lr="auto": lr * steps, as far as a logit can go
 SURPLUS = 2.0  # lam="auto": the mean probability falls to this many times the density ...
@@ -30,7 +31,6 @@ GAIN = 1.03  # steered by factors of this
 FIRST_LAM = 1e-7
 FARTHEST = 20.0  # logits: odds beyond are as good as certain, and their products underflow
 EVERY = 10  # steps between two entries of the history
-CHUNK = 2**16  # numbers that stay in the cache from one line to the next
 COLUMNS = ("step", "loss", "penalty", "kept", "lam")
 
 
@@ -86,9 +86,14 @@ class Eye:
         self.prior.to(memory_format=torch.channels_last)
         self.names, self.parameters = zip(*covered(self.prior.net, settings.scope), strict=True)
         self.y = y.to(self.prior.z.device)
-        self.theta = torch.cat([_channels_last(p.detach()).flatten() for p in self.parameters])
-        self.p0 = self._targets()
-        self.weights, self.slope, self.mask = (torch.empty_like(self.theta) for _ in range(3))
+        self.theta = _roomy(
+            torch.cat([_channels_last(p.detach()).flatten() for p in self.parameters])
+        )
+        self.passes = passes.best_for(self.theta)
+        self.p0 = _roomy(self._targets())
+        self.weights, self.slope, self.mask = (
+            _roomy(torch.zeros_like(self.theta)) for _ in range(3)
+        )
         views = zip(
             self.parameters, self._views(self.weights), self._views(self.slope), strict=True
         )
@@ -96,8 +101,8 @@ class Eye:
             p.data = weight
             p.requires_grad_(True)
             p.grad = slope
-        self.logits = torch.zeros_like(self.theta)
-        self.logits.grad = torch.zeros_like(self.theta)
+        self.logits = _roomy(torch.zeros_like(self.theta))
+        self.logits.grad = _roomy(torch.zeros_like(self.theta))
         self.adam = torch.optim.Adam([self.logits], settings.lr, fused=True)
         self.generator = torch.Generator(self.theta.device).manual_seed(settings.seed)
         self.lam = FIRST_LAM if settings.lam == "auto" else settings.lam
@@ -152,33 +157,26 @@ class Eye:
     def _draw(self) -> Tensor:
         """Add the gradient of one drawn mask; returns its loss."""
         logistic_noise(self.mask, self.generator)
-        for v, mask, theta, weight in self._chunks(self.mask, self.theta, self.weights):
-            torch.mul(theta, relax_(mask, v, self.s.temperature), out=weight)
-        self.slope.zero_()
+        v, temperature = self.logits.detach(), self.s.temperature
+        self.passes.relax_masks(self.mask, v, temperature, self.theta, self.weights)
         half = self.s.precision == "bf16"
         _, _, loss = compare(self.prior, self.prior.z, self.op, self.y, half=half)
         loss.backward()
-        scale = 1 / (self.s.temperature * self.s.samples)
-        parts = self._chunks(self.mask, self.weights, self.slope, self.logits.grad)
-        for _, mask, weight, slope, grad in parts:
-            # weight = theta * mask, mask = sigmoid((logits + noise) / temperature)
-            grad.addcmul_(slope.mul_(weight), 1 - mask, value=scale)
+        scale = 1 / (temperature * self.s.samples)
+        self.passes.collect_gradient(self.slope, self.weights, self.mask, scale, self.logits.grad)
         return loss.detach()
 
     @torch.no_grad()
     def _pull(self) -> None:
         """Add the gradient of the penalty, and steer its strength."""
-        lam, kept = self.lam, 0.0
-        if self.s.reg == "centred":
-            lam *= float((self.logits.sigmoid() - self.p0).sum().sign())
-        for v, p0, grad in self._chunks(self.p0, self.logits.grad):
+        v, grad = self.logits.detach(), self.logits.grad
+        if self.s.reg == "kl":
+            kept = self.passes.pull_down(v, self.p0, self.lam, grad)
+        else:
             p = v.sigmoid()
-            slope = torch.addcmul(p, p, p, value=-1)  # dp / dv
-            if self.s.reg == "kl":
-                grad.addcmul_(slope, kl_slope(p, p0), value=lam)
-            else:
-                grad.add_(slope, alpha=lam)
-            kept += p.sum()
+            sign = 1.0 if self.s.reg == "l1" else (p - self.p0).sum().sign()
+            grad.add_(p * (1 - p) * (self.lam * sign))
+            kept = p.sum()
         if self.s.lam == "auto":
             behind = float(kept) / self.logits.numel() > self._goal()
             self.lam *= GAIN if behind else 1 / GAIN
@@ -187,13 +185,6 @@ class Eye:
         """The mean probability that `lam="auto"` wants at this step."""
         way = min(1.0, self.step / (ARRIVAL * self.s.steps))
         return 0.5 * min(1.0, SURPLUS * self.s.density / 0.5) ** way
-
-    def _chunks(self, *vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """The logits and others, vectors or numbers, in pieces small enough for a cache."""
-        size = self.logits.numel() if self.logits.is_cuda else CHUNK
-        first = self.logits.detach().split(size)
-        rest = (t.split(size) if t.ndim else (t,) * len(first) for t in vectors)
-        return zip(first, *rest, strict=True)
 
     @torch.no_grad()
     def _note(self, loss: Tensor) -> None:
@@ -205,7 +196,8 @@ class Eye:
         penalty, value, kept = PENALTIES[self.s.reg], 0.0, 0.0
         whole = [(self.logits.detach(), self.p0)]
         # the divergence is a sum over pieces, the excess over a sum is none
-        for v, p0 in whole if self.s.reg == "centred" else self._chunks(self.p0):
+        pieces = whole if self.s.reg == "centred" else passes.chunks(*whole[0])
+        for v, p0 in pieces:
             p = v.sigmoid()
             kept += float(p.sum())
             value += 0.0 if penalty is None else float(penalty(p, p0))
@@ -234,8 +226,6 @@ class Eye:
         for value in each.values():
             if not is_number(value) or not 0 < value < 1:
                 raise InputError(f"p0 is a probability above 0 and below 1, got {value!r}")
-        if not isinstance(p0, dict):
-            return self.theta.new_tensor(p0)
         parts = zip(self.names, self.parameters, strict=True)
         return torch.cat([self.theta.new_full((p.numel(),), each[name]) for name, p in parts])
 
@@ -291,6 +281,12 @@ class Eye:
         self.rows = tensors["rows"].tolist()
         self.step, self.lam = int(numbers["step"]), float(numbers["lam"])
         self.seconds = float(numbers["seconds"])
+
+
+def _roomy(vector: Tensor) -> Tensor:
+    """A copy with room for a few numbers more behind it, for passes in whole lanes."""
+    out = vector.new_zeros(vector.numel() + 64)[: vector.numel()]
+    return out.copy_(vector)
 
 
 def _channels_last(p: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import threshold_
 
 TINY = 1e-6  # inside the logarithms of the divergence, as published
 _EDGE = 2.0**-24  # the outermost uniform numbers that float32 keeps apart from 0 and 1
@@ -29,8 +30,16 @@ def relax_(noise: Tensor, logits: Tensor, temperature: float) -> Tensor:
     >>> relax_(torch.zeros(2), torch.tensor([0.0, 2.0]), temperature=0.2)
     tensor([0.5000, 1.0000])
     """
-    # below -30 a mask is 0 to all ends; as a number too small to be normal it would slow the step
-    return noise.add_(logits).div_(temperature).clamp_(min=-30).sigmoid_()
+    return threshold_(noise.add_(logits).div_(temperature).sigmoid_(), least(noise.dtype), 0.0)
+
+
+def least(kind: torch.dtype) -> float:
+    """A relaxed mask below is zero: another of its layer's weights would not feel the difference.
+
+    Left as they are, tiny weights multiply to numbers too small to be normal, layer after layer,
+    and a processor is many times slower on those.
+    """
+    return 2 * torch.finfo(kind).eps
 
 
 def kl(p: Tensor, p0: Tensor | float) -> Tensor:
