@@ -14,6 +14,7 @@ from . import metrics
 from .checkpoint import load_checkpoint, save_checkpoint, signature
 from .engine import install
 from .engine.dense import compare
+from .engine.graph import WORTH, Step
 from .errors import Error
 from .inputs import check_parts, check_picture, is_number
 from .interrupt import held_interrupts
@@ -67,8 +68,9 @@ def fit(
         precision: "auto" is single precision, like "fp32"; "bf16" computes the network in bfloat16,
             faster for wide networks on processors that have it, and not the same to 0.1 dB.
         engine: "auto" trains a masked network without what its picture does not depend on, and
-            sparsely where that is faster; `Fit.engine` says what it chose. "plain" goes through
-            the full network as it is. The path is the same up to rounding.
+            sparsely where that is faster, and on a GPU launches a step at once, as a CUDA graph;
+            `Fit.engine` says what it chose. "plain" goes through the full network as it is, one
+            operation after the other. The path is the same up to rounding.
         checkpoint: a file to resume from, and to save to now and then and when interrupted.
 
     >>> import lipkit as lk
@@ -121,12 +123,14 @@ class _Run:
         self.x = self.predicted = torch.zeros((), device=device)
         self.interrupted = False
         self.whole = True  # False in the middle of a step, when nothing must be saved
+        self.train = self._choose_step()
 
     def go(self, callback, checkpoint, progress: bool) -> Fit:
         from tqdm import tqdm
 
         if checkpoint is not None:
             load_checkpoint(self, Path(checkpoint))
+            self.train = self._choose_step()  # fewer are left
         start, saved = time.perf_counter() - self.seconds, time.perf_counter()
         silent = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
         bar = tqdm(total=self.s.steps, initial=self.step, leave=False, **silent)
@@ -168,14 +172,39 @@ class _Run:
         self.whole = True
         return due
 
+    def _choose_step(self) -> Step:
+        """The step as a graph where there is one for the device, unless a reason speaks against."""
+        reason = ""
+        if self.s.engine == "plain":
+            reason = "as asked for"
+        elif self.s.backtrack is not None:
+            reason = "backtracking looks at the loss in the middle of one"
+        elif self.s.steps - self.step < WORTH:
+            reason = f"there are fewer than {WORTH}"
+        return Step(self.prior.net, self.adam, self.generator, reason)
+
     def _advance(self) -> Tensor:
         """One step: output, loss, gradients of the kept weights, Adam, Langevin noise."""
+        s = self.s
+        x, self.predicted, loss = self.train(self._train)
+        if s.langevin:
+            self._add_langevin_noise()
+        self.step += 1
+        # in one memory layout, here and in a checkpoint: it decides the last bit of every mean
+        self.x = x.contiguous()
+        if s.average is not None:
+            self.mean, self.mean_count = s.average.update(
+                self.mean, self.mean_count, self.step, self.x
+            )
+        return loss
+
+    def _train(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The part of a step that a graph can hold: output, measurement of it, and loss."""
         s, prior = self.s, self.prior
         z = prior.z
         if s.input_noise:
             z = z + s.input_noise * torch.randn(z.shape, generator=self.generator, device=z.device)
         x, predicted, loss = compare(prior, z, self.op, self.y, self.reference, self.engine.half)
-        self.predicted = predicted.detach()
         self.adam.zero_grad(set_to_none=True)
         loss.backward()
         # pruned weights get no gradient, hence no momentum: they stay exactly zero
@@ -184,16 +213,7 @@ class _Run:
         if s.backtrack is not None and self.step % BACKTRACK_EVERY == 0:
             self._look_back(loss.detach())
         self.adam.step()
-        if s.langevin:
-            self._add_langevin_noise()
-        self.step += 1
-        # in one memory layout, here and in a checkpoint: it decides the last bit of every mean
-        self.x = x.detach().contiguous()
-        if s.average is not None:
-            self.mean, self.mean_count = s.average.update(
-                self.mean, self.mean_count, self.step, self.x
-            )
-        return loss.detach()
+        return x.detach(), predicted.detach(), loss.detach()
 
     def _look_back(self, loss: Tensor) -> None:
         """Restore the last good weights if the fit fell by more than the allowed drop."""
@@ -275,7 +295,8 @@ class _Run:
         history = {name: table[:, i] for i, name in enumerate(COLUMNS)}
         history["step"] = history["step"].astype(np.int64)
         best = self.oracle["image"][0].cpu() if self.oracle else None
+        about = "; ".join(filter(None, (self.engine.about, self.train.about)))
         return Fit(
             image[0].cpu(), best, history, self.step, self.reason, self.seconds,
-            self.engine.finish(self.prior), self.interrupted, self.engine.about,
+            self.engine.finish(self.prior), self.interrupted, about,
         )  # fmt: skip

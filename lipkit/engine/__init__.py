@@ -3,8 +3,9 @@
 `lk.fit` chooses by itself, and `Fit.engine` says what it chose. Whatever that is, it trains the
 same weights along the same path, up to rounding. The parts can be used by themselves too.
 
-On a GPU channels are left out and pooling comes first; there is no sparse step. Whether single
-precision means TF32 there is PyTorch's setting, `torch.backends.cudnn.allow_tf32`, on by default.
+On a GPU channels are left out and pooling comes first; there is no sparse step, but the whole of
+a step is launched at once, as a graph. Whether single precision means TF32 there is PyTorch's
+setting, `torch.backends.cudnn.allow_tf32`, on by default.
 """
 
 from __future__ import annotations
