@@ -288,11 +288,11 @@ def test_a_fit_says_how_it_was_computed(monkeypatch):
 
 def test_why_there_is_no_sparse_step():
     prior = lk.Prior("oes", (64, 48), levels=3)
-    few, many = lk.Mask.random(prior.net, 0.05), lk.Mask.random(prior.net, 0.5)
+    few, many = lk.Mask.random(prior.net, 0.05), lk.Mask.random(prior.net, 0.7)
     why = engine._why_not_sparse
     assert why(prior, prior.net, few, "auto") == ""
     assert why(prior, prior.net, few, "bf16") == "in bfloat16, as asked for"
-    assert why(prior, prior.net, many, "auto") == "50 % of the multiply-adds are to be done"
+    assert why(prior, prior.net, many, "auto") == "70 % of the multiply-adds are to be done"
     assert "single precision" in why(made("dip"), prior.net, few, "auto")
     prior.z = prior.z.expand(2, -1, -1, -1)
     assert why(prior, prior.net, few, "auto") == "several codes take turns"

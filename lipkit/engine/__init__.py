@@ -25,7 +25,7 @@ from .dense import boxed
 
 __all__ = ("Compact", "Cost", "boxed", "compact", "cost", "sparse_network")
 
-DENSE_FROM = 0.35  # from this part of the multiply-adds on, dense convolutions are as fast ...
+DENSE_FROM = 0.6  # from this part of the multiply-adds on, dense convolutions are as fast ...
 NARROW = 190  # ... unless an hourglass has fewer of them for each output: torch does those slowly
 EVEN = 16  # dense convolutions of so many channels, or a multiple, are the faster ones
 SMALL = 4e7  # multiply-adds a step: below, a fit takes seconds either way, and is left as it is
