@@ -31,6 +31,7 @@ CASES = [
     *(dict(threads=2, net="oes", size=s, mask="5 %") for s in ("128", "384x256", "512")),
     *(dict(threads=1, net="oes", size="256", mask=m) for m in ("3 %", "5 %", "10 %", "learned")),
     *(dict(threads=2, net="dip", size=s, mask="10 %") for s in ("128", "256")),
+    *(dict(threads=2, net="dip", size="128", mask=m) for m in ("30 %", "50 %", "80 %")),
 ]
 
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import lipkit as lk
+from lipkit.engine.graph import Watch
 from lipkit.find import auto_density, oes, oes_multi, passes
-from lipkit.find.eye import Eye, eye_settings
+from lipkit.find.eye import FIRST_LAM, Eye, eye_settings
 from lipkit.find.relaxed import PENALTIES, kl_slope, logistic_noise, relax_
 from lipkit.masks import covered
 from lipkit.testing import tiny_image, tiny_prior
@@ -186,6 +187,16 @@ def test_elementary_functions_are_exact_over_their_whole_range():
     mask = zeros[0].zero_()
     compiled.relax_masks(mask, logits, 1.0, zeros[1], zeros[2])
     torch.testing.assert_close(mask.double(), v.detach().sigmoid(), rtol=3e-7, atol=2.4e-7)
+
+
+def test_in_pytorch_a_step_waits_for_nothing(monkeypatch):
+    monkeypatch.setattr("lipkit.find.passes.best_for", lambda theta: passes)
+    eye = Eye(tiny_prior(), OP, Y, settings(lam="auto"))
+    eye.advance()  # the first and every tenth are noted
+    with Watch() as watch:
+        eye.advance()
+    assert watch.waits == ""
+    assert float(eye.lam) != FIRST_LAM
 
 
 def test_without_a_compiler_a_search_finds_the_same(monkeypatch):

@@ -178,8 +178,16 @@ class Eye:
             grad.add_(p * (1 - p) * (self.lam * sign))
             kept = p.sum()
         if self.s.lam == "auto":
-            behind = float(kept) / self.logits.numel() > self._goal()
-            self.lam *= GAIN if behind else 1 / GAIN
+            self._steer(kept)
+
+    def _steer(self, kept: Tensor | float) -> None:
+        """More strength, or less; a tensor is not read, which a GPU would have to wait for."""
+        behind = kept / self.logits.numel() > self._goal()
+        more, less = self.lam * GAIN, self.lam / GAIN
+        if isinstance(behind, Tensor):
+            self.lam = torch.where(behind, more, less)
+        else:
+            self.lam = more if behind else less
 
     def _goal(self) -> float:
         """The mean probability that `lam="auto"` wants at this step."""
@@ -202,7 +210,7 @@ class Eye:
             kept += float(p.sum())
             value += 0.0 if penalty is None else float(penalty(p, p0))
         mean = kept / self.logits.numel()
-        self.rows.append([float(self.step), float(loss), value, mean, self.lam])
+        self.rows.append([float(self.step), float(loss), value, mean, float(self.lam)])
 
     def history(self) -> dict[str, np.ndarray]:
         """The columns noted so far."""
@@ -243,7 +251,7 @@ class Eye:
         tensors = {k: v.detach().cpu().clone() for k, v in state.items()}
         tensors |= {"logits": self.logits.detach().cpu(), "generator": self.generator.get_state()}
         tensors["rows"] = torch.tensor(self.rows, dtype=torch.float64).reshape(-1, len(COLUMNS))
-        numbers = dict(step=self.step, seconds=self.seconds, lam=self.lam)
+        numbers = dict(step=self.step, seconds=self.seconds, lam=float(self.lam))
         about = {"signature": json.dumps(self.signature), "numbers": json.dumps(numbers)}
         _maskfile.write(path, save(tensors, about))
 

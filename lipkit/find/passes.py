@@ -55,13 +55,13 @@ def collect_gradient(
         s.zero_()
 
 
-def pull_down(logits: Tensor, p0: Tensor, lam: float, grad: Tensor) -> Tensor:
+def pull_down(logits: Tensor, p0: Tensor, lam: float | Tensor, grad: Tensor) -> Tensor:
     """Add `lam` times the gradient of the divergence to `grad`; the sum of the probabilities."""
     kept = logits.new_zeros(())
     for v, target, g in chunks(logits, p0, grad):
         p = v.sigmoid()
         slope = torch.addcmul(p, p, p, value=-1)  # dp / dv
-        g.addcmul_(slope, kl_slope(p, target), value=lam)
+        g.addcmul_(slope.mul_(lam), kl_slope(p, target))
         kept += p.sum()
     return kept
 
