@@ -1,8 +1,9 @@
 """Whether the sparse step leads to the picture that the plain loop leads to: PSNR beside PSNR.
 
-Both fit the same masked network (uniform, 5 %) to the same noisy picture. They differ by rounding,
-which a fit amplifies; what counts is the picture at the end, single output ("last") and running
-average ("mean"). The sparse fit is done twice, and `same_bits` says whether to the same bits.
+Both fit the same masked network (5 %, with the densities of learned masks in its layers) to the
+same noisy picture. They differ by rounding, which a fit amplifies; what counts is the picture at
+the end, single output ("last") and running average ("mean"). The sparse fit is done twice, and
+`same_bits` says whether to the same bits.
 
     python benchmarks/same_picture.py --force
 """
@@ -25,7 +26,7 @@ def measure(threads: int, net: str, size: int, seed: int) -> Row:
     """One picture and seed."""
     clean, op = lk.data.image(PICTURES[seed], size), lk.physics.Denoise(25 / 255)
     y, prior = op.measure(clean, seed=seed), lk.Prior(net, size, seed, levels=4)
-    mask = lk.Mask.random(prior.net, 0.05, seed=seed)
+    mask = lk.find.universal(prior, density=0.05, seed=seed)
     runs = {
         name: lk.fit(
             prior, op, y, mask=mask, steps=STEPS, seed=seed, average=0.99, reference=clean,
