@@ -2,8 +2,9 @@
 
 Both fit the same masked network (5 %, with the densities of learned masks in its layers) to the
 same noisy picture. They differ by rounding, which a fit amplifies; what counts is the picture at
-the end, single output ("last") and running average ("mean"). The sparse fit is done twice, and
-`same_bits` says whether to the same bits.
+the end, single output ("last") and running average ("mean"). "other" is the plain loop on two
+threads, which sums in another order: how far two plain fits end from each other. The sparse fit is
+done twice, and `same_bits` says whether to the same bits.
 
     python benchmarks/same_picture.py --force
 """
@@ -27,18 +28,23 @@ def measure(threads: int, net: str, size: int, seed: int) -> Row:
     clean, op = lk.data.image(PICTURES[seed], size), lk.physics.Denoise(25 / 255)
     y, prior = op.measure(clean, seed=seed), lk.Prior(net, size, seed, levels=4)
     mask = lk.find.universal(prior, density=0.05, seed=seed)
-    runs = {
-        name: lk.fit(
+    runs = {}
+    for name, way, team in (
+        ("plain", "plain", threads), ("sparse", "auto", threads), ("again", "auto", threads),
+        ("other", "plain", 2),
+    ):  # fmt: skip
+        torch.set_num_threads(team)
+        runs[name] = lk.fit(
             prior, op, y, mask=mask, steps=STEPS, seed=seed, average=0.99, reference=clean,
-            engine=engine, progress=False,
-        )
-        for name, engine in (("plain", "plain"), ("sparse", "auto"), ("again", "auto"))
-    }  # fmt: skip
+            engine=way, progress=False,
+        )  # fmt: skip
     row: Row = {"steps": STEPS, "picture": PICTURES[seed], "engine": runs["sparse"].engine}
     for kind, column in (("last", "psnr_raw"), ("mean", "psnr")):
-        plain, sparse = (float(runs[name].history[column][-1]) for name in ("plain", "sparse"))
-        row |= {f"plain_{kind}": round(plain, 3), f"sparse_{kind}": round(sparse, 3)}
-        row[f"gap_{kind}"] = round(sparse - plain, 3)
+        ends = {
+            name: float(runs[name].history[column][-1]) for name in ("plain", "sparse", "other")
+        }
+        row |= {f"{name}_{kind}": round(value, 3) for name, value in ends.items()}
+        row |= {f"{n}_gap_{kind}": round(ends[n] - ends["plain"], 3) for n in ("sparse", "other")}
     row |= {f"{name}_s": round(runs[name].seconds, 1) for name in ("plain", "sparse")}
     return row | {"same_bits": torch.equal(runs["sparse"].image, runs["again"].image)}
 
