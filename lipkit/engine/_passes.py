@@ -203,7 +203,7 @@ def collect(_context, slope, weight, mask, grad, scale, count):
 
 @intrinsic
 def pull(_context, logits, p0, grad, lam, tiny, n):
-    """grad += lam * d kl(p, p0) / d logits, `tiny` inside its logarithms; the sum of n p."""
+    """grad += lam * d kl(p, p0) / d logits, `tiny` in its logarithms; the sum of the first n p."""
 
     def generate(_context, builder, _signature, args):
         *addresses, lam, tiny, n = args
