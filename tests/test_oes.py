@@ -154,6 +154,17 @@ def test_compiled_passes_are_those_in_pytorch(n):
         torch.testing.assert_close(ours.double(), theirs, rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("module", [passes, passes.best_for(torch.zeros(1))])
+def test_masks_that_a_weight_would_not_feel_are_zero(module):
+    mask, logits, theta, weight = roomy(*[40] * 4)
+    mask.zero_()
+    logits.copy_(torch.linspace(-5, 1, 40))
+    module.relax_masks(mask, logits, 0.2, theta, weight)
+    small = logits < -3.1  # sigmoid(-15.5) is 1.9e-7
+    assert small.any() and not mask[small].any() and not weight[small].any()
+    assert (mask[logits > -3] > 2e-7).all()
+
+
 def test_compiled_passes_do_not_depend_on_the_threads():
     compiled, threads = passes.best_for(torch.zeros(1)), torch.get_num_threads()
     alone = all_passes(compiled, 70_001)

@@ -162,43 +162,35 @@ def _every_vector(builder, count, addresses, body, carried=()):
     return loop.end(carried)
 
 
-@intrinsic
-def relax(_context, noise, logits, theta, weight, cold, count):
+def _make_pass(compute):
+    """A pass over four vectors, with one number; `compute` gives what some of them become."""
+
+    @intrinsic
+    def run(_context, a, b, c, d, number, count):
+        def generate(context, builder, _signature, args):
+            *addresses, number, count = args
+            number = _Lanes(builder, _broadcast(builder, number))
+            _every_vector(builder, count, addresses, lambda parts, _: (compute(number, *parts), []))
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 4, types.float32, types.int64), generate
+
+    return run
+
+
+def _relaxed(cold, noise, logits, theta, weight):
     """noise becomes sigmoid((logits + noise) * cold), and weight theta times that."""
-
-    def generate(context, builder, _signature, args):
-        *addresses, cold, count = args
-        cold = _Lanes(builder, _broadcast(builder, cold))
-
-        def body(parts, _):
-            noise, logits, theta, _ = parts
-            cooled = ((logits + noise) * cold).between(-30, 30)
-            mask = (1 / ((cooled * -1).exp() + 1)).or_zero_below(LEAST)
-            return {0: mask, 3: theta * mask}, []
-
-        _every_vector(builder, count, addresses, body)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 4, types.float32, types.int64), generate
+    cooled = ((logits + noise) * cold).between(-30, 30)
+    mask = (1 / ((cooled * -1).exp() + 1)).or_zero_below(LEAST)
+    return {0: mask, 3: theta * mask}
 
 
-@intrinsic
-def collect(_context, slope, weight, mask, grad, scale, count):
+def _collected(scale, slope, weight, mask, grad):
     """grad += scale * slope * weight * (1 - mask), and slope becomes zero."""
+    return {0: slope.like(0.0), 3: (slope * weight * scale).times_plus(1 - mask, grad)}
 
-    def generate(context, builder, _signature, args):
-        *addresses, scale, count = args
-        scale = _Lanes(builder, _broadcast(builder, scale))
 
-        def body(parts, _):
-            slope, weight, mask, grad = parts
-            grad = (slope * weight * scale).times_plus(1 - mask, grad)
-            return {0: slope.like(0.0), 3: grad}, []
-
-        _every_vector(builder, count, addresses, body)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 4, types.float32, types.int64), generate
+relax, collect = _make_pass(_relaxed), _make_pass(_collected)
 
 
 @intrinsic
