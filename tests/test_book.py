@@ -2,8 +2,12 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from tiny_book import END, PARAMETERS, START, write_book, write_chapter
@@ -92,6 +96,24 @@ def test_a_kernel_that_dies_is_reported(book):
         run(root=book, say=lambda line: None)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no POSIX signals")
+def test_an_interrupt_leaves_no_kernel_that_papermill_forgot(book):
+    orphan = "[sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True"
+    forgetful = f"import subprocess, sys, time; print(subprocess.Popen({orphan}).pid, flush=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", forgetful + "; time.sleep(600)"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as papermill:
+        left = psutil.Process(int(papermill.stdout.readline()))
+        chapter = notebooks.ChapterFile(book / "notebooks" / "01_tiny.ipynb")
+        job = runs._Job(runs.Run(chapter, {}, "0", book), papermill, book / "part", book / "log")
+        runs._stop(job)
+        assert papermill.poll() is not None
+    assert not left.is_running() or left.status() == psutil.STATUS_ZOMBIE
+
+
 def test_parameters_are_checked_before_anything_runs(book):
     write_chapter(book / "notebooks" / "02_other.ipynb", "# parameters\nprofile: str = 'laptop'")
     with pytest.raises(lk.InputError, match="unknown parameter 'sigma'; 02_other takes profile"):
@@ -128,8 +150,6 @@ def test_old_runs_are_forgotten(book):
 def test_launch_buttons_only_where_the_repository_is_known(
     book, monkeypatch, environment, remote, address
 ):
-    import subprocess
-
     monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
     if environment:
         monkeypatch.setenv("GITHUB_REPOSITORY", environment)

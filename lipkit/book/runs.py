@@ -6,6 +6,7 @@ by a key of everything that can change the result, so that nothing is executed t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -28,7 +29,11 @@ from ..parameters import Parameter, checked
 from . import notebooks
 from .notebooks import ChapterFile
 
+if TYPE_CHECKING:
+    import psutil
+
 SAY_EVERY = 15.0  # seconds between two lines about the same chapter
+STOP_WITHIN = 20.0  # seconds that an interrupted run has to end by itself
 KEEP_RUNS = 6  # of each chapter in the cache
 
 
@@ -136,12 +141,35 @@ def _begin(run: Run, jobs: int) -> _Job:
 
 
 def _stop(job: _Job) -> None:
-    """End papermill as Ctrl-C does, so that it takes its kernel along."""
+    """End papermill as Ctrl-C does, and after it what it has not taken along.
+
+    A kernel that was only just being started can outlive its papermill for a while.
+    """
+    import psutil  # comes with ipykernel
+
+    family = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family = psutil.Process(job.process.pid).children(recursive=True)
     job.process.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        job.process.wait(timeout=STOP_WITHIN)
+    job.process.kill()
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    last = time.monotonic() + STOP_WITHIN
+    while time.monotonic() < last and any(map(_lives, family)):
+        time.sleep(0.05)
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it is still there: one that has ended and only waits to be reaped is not."""
+    import psutil
+
     try:
-        job.process.wait(timeout=20)
-    except subprocess.TimeoutExpired:
-        job.process.kill()
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _environment(jobs: int) -> dict[str, str]:
