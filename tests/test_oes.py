@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import signal
@@ -14,7 +15,7 @@ import lipkit as lk
 from lipkit.engine.graph import Watch
 from lipkit.find import auto_density, oes, oes_multi, passes
 from lipkit.find.eye import FIRST_LAM, Eye, eye_settings
-from lipkit.find.relaxed import PENALTIES, kl_slope, logistic_noise, relax_
+from lipkit.find.relaxed import PENALTIES, key_of, kl_slope, logistic_noise, relax_
 from lipkit.masks import covered
 from lipkit.testing import tiny_image, tiny_prior
 
@@ -70,38 +71,76 @@ def test_loss_and_gradient_are_those_of_two_gumbel_draws(monkeypatch):
         flat.extend([name] * p.numel())
     order = torch.cat([(i.movedim(1, -1) if i.ndim == 4 else i).flatten() for i in ours.values()])
     monkeypatch.setattr(
-        "lipkit.find.eye.logistic_noise", lambda out, _: out.copy_((g1 - g0)[order])
+        "lipkit.find.passes.logistic_noise", lambda out, *_: out.copy_((g1 - g0)[order])
     )
-    with torch.no_grad():
-        eye.logits.copy_(v[order])
-    loss = eye._draw()
-    eye._pull()
-    penalty = PENALTIES["kl"](eye.logits.detach().sigmoid(), eye.p0)
-    assert float(loss.detach() + lam * penalty) == pytest.approx(expected.item(), rel=1e-10)
-    torch.testing.assert_close(eye.logits.grad, logits.grad[order], rtol=1e-8, atol=1e-12)
+    losses = []
+    monkeypatch.setattr(eye, "_note", losses.append)
+    eye.logits.copy_(v[order])
+    eye.advance()
+    penalty = PENALTIES["kl"](v.sigmoid(), eye.p0)
+    assert float(losses[0] + lam * penalty) == pytest.approx(expected.item(), rel=1e-10)
+    torch.testing.assert_close(gradient(eye), logits.grad[order], rtol=1e-8, atol=1e-12)
+
+
+def gradient(eye):
+    """What the first step of a search went down: Adam's first moment starts with a tenth of it."""
+    return 10 * eye.moments[0]
+
+
+def within_chance(a, b) -> bool:
+    """Two samples of one law, says Kolmogorov and Smirnov's bound, at one in a thousand."""
+    a, b = a.double().sort().values, b.double().sort().values
+    grid = torch.linspace(-8, 8, 200, dtype=torch.float64)
+    gap = (torch.searchsorted(a, grid) - torch.searchsorted(b, grid)).abs().max() / len(a)
+    return gap < 1.95 * math.sqrt(2 / len(a))
 
 
 def test_one_logistic_draw_has_the_law_of_two_gumbel_draws():
     draw, n = torch.Generator().manual_seed(0), 200_000
-    logistic = logistic_noise(torch.empty(n), draw).double().sort().values
-    u = torch.rand(2, n, generator=draw, dtype=torch.float64)
-    gumbel = -torch.log(-torch.log(u))
-    pair = (gumbel[0] - gumbel[1]).sort().values
-    grid = torch.linspace(-8, 8, 200, dtype=torch.float64)
-    gap = (torch.searchsorted(logistic, grid) - torch.searchsorted(pair, grid)).abs().max() / n
-    assert gap < 1.95 * math.sqrt(2 / n)  # Kolmogorov and Smirnov's bound, at one in a thousand
-    assert torch.isfinite(logistic).all()
+    gumbel = -torch.log(-torch.log(torch.rand(2, n, generator=draw, dtype=torch.float64)))
+    logistic = logistic_noise(torch.empty(n), key_of(0, 0))
+    assert within_chance(logistic, gumbel[0] - gumbel[1])
+    assert not within_chance(1.05 * logistic, gumbel[0] - gumbel[1])
+    assert torch.isfinite(logistic_noise(torch.empty(2**24), key_of(0, 1))).all()
 
 
-@pytest.mark.parametrize("reg", ["kl", "l1", "centred"])
-def test_slopes_of_the_penalties(reg):
-    eye = Eye(tiny_prior().double(), OP, Y.double(), settings(reg=reg, lam=0.5))
-    with torch.no_grad():
-        eye.logits.normal_(generator=torch.Generator().manual_seed(1))
-    v = eye.logits.detach().clone().requires_grad_(True)
-    (0.5 * PENALTIES[reg](v.sigmoid(), eye.p0)).backward()
-    eye._pull()
-    torch.testing.assert_close(eye.logits.grad, v.grad, rtol=1e-9, atol=1e-14)
+@pytest.mark.parametrize("lag", [1, 2, 16, 64, 2**16])
+def test_noise_of_neighbours_draws_and_seeds_is_unrelated(lag):
+    n = 200_000
+    noise = {key: logistic_noise(torch.empty(n), key_of(*key)) for key in ((0, 0), (0, 1), (1, 0))}
+    first = noise[0, 0]
+    pairs = [(first[lag:], first[:-lag]), *((first, noise[key]) for key in ((0, 1), (1, 0)))]
+    pairs += [(first[lag:], noise[0, 1][:-lag]), (first[:-lag], noise[1, 0][lag:])]
+    for a, b in pairs:
+        for f, g in itertools.product((torch.sign, torch.abs, torch.asinh), repeat=2):
+            together = torch.corrcoef(torch.stack([f(a), g(b)]))[0, 1]
+            assert abs(together) < 5 / math.sqrt(len(a))
+    ranks = (first.sigmoid()[:, None] * 2.0 ** torch.arange(1, 20)).floor().long() % 2
+    assert (ranks.double().mean(0) - 0.5).abs().max() < 5 * 0.5 / math.sqrt(n)  # every bit is fair
+
+
+@pytest.mark.parametrize("reg", ["kl", "l1", "centred", "none"])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_slopes_of_penalties_and_draws_add_up(monkeypatch, reg, samples):
+    eye = Eye(tiny_prior().double(), OP, Y.double(), settings(reg=reg, lam=0.5, samples=samples))
+    eye.logits.normal_(generator=torch.Generator().manual_seed(1))
+    v = eye.logits.clone().requires_grad_(True)
+    penalty, parts = PENALTIES[reg], []
+    if penalty is not None:
+        (0.5 * penalty(v.sigmoid(), eye.p0)).backward()
+        parts.append(v.grad)
+    draw = eye._draw
+
+    def watched(sample):
+        loss = draw(sample)
+        parts.append(eye.slope * eye.lever)
+        return loss
+
+    monkeypatch.setattr(eye, "_draw", watched)
+    eye.advance()
+    assert len(parts) == samples + (penalty is not None)
+    torch.testing.assert_close(gradient(eye), sum(parts), rtol=1e-9, atol=1e-14)
+    assert not eye.slope.any()
 
 
 def test_the_divergence_pulls_as_published():
@@ -128,41 +167,64 @@ def roomy(*sizes):
     return [torch.randn(n + 64, generator=draw)[:n] for n in sizes]
 
 
-def all_passes(module, n, kind=torch.float32):
-    """What the three passes leave behind, from the same numbers."""
-    vectors = roomy(*[n] * 6)
+def all_passes(module, n, kind=torch.float32, more=False):
+    """What two steps leave behind, from the same numbers."""
+    vectors = roomy(*[n] * 8)
     if kind == torch.float64:
         vectors = [v.double() for v in vectors]
-    mask, logits, theta, weight, slope, grad = vectors
+    logits, theta, weight, slope, lever, first, second, rest = vectors
     p0 = torch.full((n + 64,), 0.05, dtype=kind)[:n]
     p0[: n // 2] = 0.3
     logits.mul_(5)
-    module.relax_masks(mask, logits, 0.2, theta, weight)
-    module.collect_gradient(slope, weight, mask, 0.7, grad)
-    kept = module.pull_down(logits, p0, 1e-2, grad)
-    return [mask, weight, slope, grad, torch.as_tensor(kept, dtype=kind)]
+    second.abs_()
+    drawn = []
+    for step in (3, 4):
+        module.draw_mask(logits, 0.2, key_of(0, step), theta, weight, lever, 0.7)
+        drawn += [weight.clone(), lever.clone()]
+        kept = module.descend(
+            logits, slope, lever, (first, second), (p0, 1e-2), 0.1, step, rest if more else None
+        )
+        drawn.append(torch.as_tensor(kept, dtype=kind))
+    return [*drawn, logits, slope, first, second]
 
 
-@pytest.mark.parametrize("n", [1, 15, 16, 17, 70_001])
-def test_compiled_passes_are_those_in_pytorch(n):
+@pytest.mark.parametrize("more", [False, True])
+@pytest.mark.parametrize("n", [1, 15, 16, 17, 63, 64, 65, 70_001])
+def test_compiled_passes_are_those_in_pytorch(n, more):
     compiled = passes.best_for(torch.zeros(1))
     assert compiled is not passes
-    exact = all_passes(passes, n, torch.float64)
-    for ours, theirs in zip(all_passes(compiled, n), exact, strict=True):
-        torch.testing.assert_close(ours.double(), theirs, rtol=2e-5, atol=1e-6)
-    for ours, theirs in zip(all_passes(passes, n), exact, strict=True):
-        torch.testing.assert_close(ours.double(), theirs, rtol=2e-5, atol=1e-6)
+    exact = all_passes(passes, n, torch.float64, more)
+    for ours, theirs in zip(all_passes(compiled, n, more=more), exact, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=3e-5, atol=3e-6)
+    for ours, theirs in zip(all_passes(passes, n, more=more), exact, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=3e-5, atol=3e-6)
+
+
+def test_descending_is_adam():
+    n = 1000
+    logits, slope, start = roomy(n, n, n)
+    ones, zeros = torch.ones(n + 64)[:n], torch.full((n + 64,), 0.5)[:n]
+    theirs = logits.clone()
+    adam = torch.optim.Adam([theirs], lr=0.1)
+    moments = (torch.zeros(n + 64)[:n], torch.zeros(n + 64)[:n])
+    for step in range(1, 8):
+        theirs.grad = start * step
+        adam.step()
+        slope.copy_(start * step)
+        passes.best_for(logits).descend(logits, slope, ones, moments, (zeros, 0.0), 0.1, step)
+    torch.testing.assert_close(logits, theirs, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("module", [passes, passes.best_for(torch.zeros(1))])
 def test_masks_that_a_weight_would_not_feel_are_zero(module):
-    mask, logits, theta, weight = roomy(*[40] * 4)
-    mask.zero_()
-    logits.copy_(torch.linspace(-5, 1, 40))
-    module.relax_masks(mask, logits, 0.2, theta, weight)
-    small = logits < -3.1  # sigmoid(-15.5) is 1.9e-7
-    assert small.any() and not mask[small].any() and not weight[small].any()
-    assert (mask[logits > -3] > 2e-7).all()
+    theta, weight, lever = roomy(*[40] * 3)
+    noise = logistic_noise(torch.empty(40), key_of(0, 0))
+    cooled = torch.linspace(-25, 5, 40)
+    logits = roomy(40)[0].copy_(0.2 * cooled - noise)
+    module.draw_mask(logits, 0.2, key_of(0, 0), theta, weight, lever)
+    small = cooled < -15.5  # sigmoid(-15.5) is 1.9e-7
+    assert small.any() and not lever[small].any() and not weight[small].any()
+    assert ((weight / theta)[cooled > -15] > 2e-7).all()
 
 
 def test_compiled_passes_do_not_depend_on_the_threads():
@@ -178,26 +240,30 @@ def test_compiled_passes_do_not_depend_on_the_threads():
 
 def test_compiled_passes_leave_what_is_behind_a_vector_alone_and_want_room():
     compiled = passes.best_for(torch.zeros(1))
-    whole = torch.ones(64)
+    whole = torch.ones(128)
     with pytest.raises(AssertionError):
-        compiled.pull_down(whole[50:], whole[50:], 1.0, whole[50:])
-    behind = torch.ones(80)
-    compiled.pull_down(*roomy(9, 9), 1.0, behind[:9])
-    assert torch.equal(behind[16:], torch.ones(64))
+        compiled.draw_mask(whole[80:], 0.2, (0, 1), *[whole[80:]] * 3)
+    behind = torch.ones(160)
+    logits, theta, lever = roomy(9, 9, 9)
+    compiled.draw_mask(logits, 0.2, (0, 1), theta, behind[:9], lever)
+    assert torch.equal(behind[64:], torch.ones(96)) and not torch.equal(behind[:9], torch.ones(9))
 
 
 def test_elementary_functions_are_exact_over_their_whole_range():
     compiled, n = passes.best_for(torch.zeros(1)), 100_000
     logits = torch.linspace(-20, 20, n + 64)[:n]
-    p0, grad, zeros = torch.full((n + 64,), 0.1)[:n], torch.zeros(n + 64)[:n], roomy(*[n] * 3)
-    kept = compiled.pull_down(logits, p0, 1.0, grad)
-    v = logits.double().requires_grad_(True)
+    before, p0 = roomy(n)[0].copy_(logits), torch.full((n + 64,), 0.1)[:n]
+    slope, lever, *moments = (torch.zeros(n + 64)[:n] for _ in range(4))
+    kept = compiled.descend(logits, slope, lever, moments, (p0, 1.0), 0.1, 1)
+    v = before.double().requires_grad_(True)
     PENALTIES["kl"](v.sigmoid(), 0.1).backward()
-    torch.testing.assert_close(grad.double(), v.grad, rtol=2e-5, atol=2e-6)
+    torch.testing.assert_close(10 * moments[0].double(), v.grad, rtol=2e-5, atol=2e-6)
     assert kept == pytest.approx(float(v.detach().sigmoid().sum()), rel=1e-7)
-    mask = zeros[0].zero_()
-    compiled.relax_masks(mask, logits, 1.0, zeros[1], zeros[2])
-    torch.testing.assert_close(mask.double(), v.detach().sigmoid(), rtol=3e-7, atol=2.4e-7)
+    ones, weight, key = torch.ones(n + 64)[:n], torch.zeros(n + 64)[:n], key_of(0, 0)
+    compiled.draw_mask(before, 1.0, key, ones, weight, lever)
+    wanted = (before.double() + logistic_noise(torch.empty(n).double(), key)).sigmoid()
+    torch.testing.assert_close(weight.double(), wanted, rtol=2e-6, atol=2.4e-7)
+    torch.testing.assert_close(lever.double(), wanted * (1 - wanted), rtol=2e-6, atol=2.4e-7)
 
 
 def test_in_pytorch_a_step_waits_for_nothing(monkeypatch):

@@ -14,11 +14,12 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
 
-from ..find.relaxed import TINY, least
+from ..find.passes import BETAS, FARTHEST, adam_numbers
+from ..find.relaxed import MIXING, TINY, Key, least
 from ._planes import FAST
-from ._taps import round_up
 from ._team import as_team, compiled, stamp
 from ._vector import (
+    _F32,
     _F64,
     _I32,
     _I64,
@@ -32,11 +33,13 @@ from ._vector import (
     _store,
 )  # fmt: skip
 
-RELAX, COLLECT, PULL = range(3)
+DRAW, DESCEND, DESCEND_WITH = range(3)
 LEAST = least(torch.float32)
 AHEAD = 2048  # bytes between what is asked for and what is read
-PIECE = 1024 * LANES  # numbers that a thread works on at a time
-_WHOLE = ir.VectorType(_I32, LANES)
+SIDE = 4  # vectors computed at a time
+ROOM = LANES * SIDE  # a vector must have whole ones of these
+PIECE = 512 * ROOM  # numbers that a thread works on at a time
+_WHOLE, _DOUBLES = ir.VectorType(_I32, LANES), ir.VectorType(_F64, LANES)
 _LOG = (
     7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
     -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
@@ -47,31 +50,36 @@ _EXP = (
 
 
 class _Lanes:
-    """Sixteen numbers, with the arithmetic of one."""
+    """`SIDE` times sixteen numbers, with the arithmetic of one.
 
-    def __init__(self, builder, value) -> None:
-        self.builder, self.value = builder, value
+    Side by side, because each operation has to wait for the one before.
+    """
+
+    def __init__(self, builder, vectors) -> None:
+        self.builder, self.vectors = builder, list(vectors)
 
     def like(self, number) -> _Lanes:
         if isinstance(number, _Lanes):
             return number
-        return _Lanes(self.builder, ir.Constant(_VECTOR, [float(np.float32(number))] * LANES))
+        constant = ir.Constant(_VECTOR, [float(np.float32(number))] * LANES)
+        return _Lanes(self.builder, [constant] * SIDE)
 
-    def _with(self, operation: str, other) -> _Lanes:
-        operate = getattr(self.builder, operation)
-        return _Lanes(self.builder, operate(self.value, self.like(other).value))
+    def each(self, operate, *others) -> _Lanes:
+        """The same operation on every vector, with those of the others."""
+        columns = (self.like(other).vectors for other in others)
+        return _Lanes(self.builder, map(operate, self.vectors, *columns))
 
     def __add__(self, other) -> _Lanes:
-        return self._with("fadd", other)
+        return self.each(self.builder.fadd, other)
 
     def __sub__(self, other) -> _Lanes:
-        return self._with("fsub", other)
+        return self.each(self.builder.fsub, other)
 
     def __mul__(self, other) -> _Lanes:
-        return self._with("fmul", other)
+        return self.each(self.builder.fmul, other)
 
     def __truediv__(self, other) -> _Lanes:
-        return self._with("fdiv", other)
+        return self.each(self.builder.fdiv, other)
 
     def __rsub__(self, number: float) -> _Lanes:
         return self.like(number) - self
@@ -81,29 +89,22 @@ class _Lanes:
 
     def times_plus(self, factor, summand) -> _Lanes:
         """self * factor + summand, rounded once."""
-        args = (self.like(v).value for v in (summand, self, factor))
-        return _Lanes(self.builder, _multiply_add(self.builder, *args))
+        return self.each(lambda a, b, c: _multiply_add(self.builder, c, a, b), factor, summand)
 
     def between(self, low: float, high: float) -> _Lanes:
-        value = self.value
-        for sign, bound in (("<", low), (">", high)):
-            edge = self.like(bound).value
-            outside = self.builder.fcmp_ordered(sign, value, edge)
-            value = self.builder.select(outside, edge, value)
-        return _Lanes(self.builder, value)
+        return self._instead_of("<", low, low)._instead_of(">", high, high)
 
     def or_zero_below(self, least: float) -> _Lanes:
-        small = self.builder.fcmp_ordered("<", self.value, self.like(least).value)
-        return _Lanes(self.builder, self.builder.select(small, self.like(0).value, self.value))
+        return self._instead_of("<", least, 0)
 
-    def first(self, count) -> _Lanes:
-        """Zeros instead of all but so many."""
-        builder = self.builder
-        count = builder.select(builder.icmp_signed("<", count, _I64(LANES)), count, _I64(LANES))
-        limit = builder.insert_element(_whole(0), builder.trunc(count, _I32), _I32(0))
-        limit = builder.shuffle_vector(limit, limit, _whole(0))
-        inside = builder.icmp_signed("<", ir.Constant(_WHOLE, list(range(LANES))), limit)
-        return _Lanes(builder, builder.select(inside, self.value, self.like(0).value))
+    def _instead_of(self, sign: str, bound: float, other: float) -> _Lanes:
+        """Another number in place of those on that side of a bound."""
+
+        def choose(value, bound, other):
+            beyond = self.builder.fcmp_ordered(sign, value, bound)
+            return self.builder.select(beyond, other, value)
+
+        return self.each(choose, bound, other)
 
     def polynomial(self, coefficients) -> _Lanes:
         total = self.like(coefficients[0])
@@ -118,27 +119,70 @@ class _Lanes:
         power = self.times_plus(1.44269504088896341, 12582912.0) - 12582912.0
         rest = power.times_plus(-0.693359375, self)
         rest = power.times_plus(2.12194440e-4, rest)
-        exponent = builder.add(builder.fptosi(power.value, _WHOLE), _whole(127))
-        scale = builder.bitcast(builder.shl(exponent, _whole(23)), _VECTOR)
-        return rest.polynomial(_EXP) * _Lanes(builder, scale)
+
+        def two_to(value):
+            exponent = builder.add(builder.fptosi(value, _WHOLE), _whole(127))
+            return builder.bitcast(builder.shl(exponent, _whole(23)), _VECTOR)
+
+        return rest.polynomial(_EXP) * power.each(two_to)
 
     def log(self) -> _Lanes:
         """For positive normal numbers."""
         builder = self.builder
+
+        def shifted(value):
+            return builder.sub(builder.bitcast(value, _WHOLE), _whole(0x3F3504F3))
+
+        def exponent(value):
+            return builder.sitofp(builder.ashr(shifted(value), _whole(23)), _VECTOR)
+
+        def mantissa(value):
+            bits = builder.and_(shifted(value), _whole(0x7FFFFF))
+            return builder.bitcast(builder.add(bits, _whole(0x3F3504F3)), _VECTOR)
+
         # the mantissa from sqrt(1/2) to sqrt(2): what is above it goes to the exponent
-        bits = builder.sub(builder.bitcast(self.value, _WHOLE), _whole(0x3F3504F3))
-        power = _Lanes(builder, builder.sitofp(builder.ashr(bits, _whole(23)), _VECTOR))
-        bits = builder.add(builder.and_(bits, _whole(0x7FFFFF)), _whole(0x3F3504F3))
-        x = _Lanes(builder, builder.bitcast(bits, _VECTOR)) - 1
+        power, x = self.each(exponent), self.each(mantissa) - 1
         square = x * x
         rest = x.polynomial(_LOG) * x * square
         rest = power.times_plus(-2.12194440e-4, rest)
         rest = square.times_plus(-0.5, rest)
         return power.times_plus(0.693359375, x + rest)
 
+    def root(self) -> _Lanes:
+        kind = ir.FunctionType(_VECTOR, [_VECTOR])
+        root = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.sqrt.v16f32")
+        return self.each(lambda value: self.builder.call(root, [value]))
+
 
 def _whole(number: int) -> ir.Constant:
     return ir.Constant(_WHOLE, [number] * LANES)
+
+
+def _spread(builder, number):
+    """A whole number in all lanes."""
+    vector = builder.insert_element(_whole(0), builder.trunc(number, _I32), _I32(0))
+    return builder.shuffle_vector(vector, vector, _whole(0))
+
+
+def _uniform(builder, place, key) -> _Lanes:
+    """Numbers from 0 to 1, from the places of weights and the two words of a key."""
+    start = _spread(builder, place)
+    lanes = (ir.Constant(_WHOLE, [LANES * j + i for i in range(LANES)]) for j in range(SIDE))
+    bits = _Lanes(builder, [builder.add(start, places) for places in lanes])
+    for word in key:
+        bits = bits.each(lambda b, w: builder.xor(b, builder.bitcast(w, _WHOLE)), word)
+        bits = _mixed(builder, bits)
+    parts = bits.each(lambda b: builder.sitofp(builder.lshr(b, _whole(9)), _VECTOR))
+    return parts * 2.0**-23 + 2.0**-24
+
+
+def _mixed(builder, bits) -> _Lanes:
+    """As in `lipkit.find.relaxed`."""
+    for shift, factor in ((16, MIXING[0]), (15, MIXING[1]), (16, 1)):
+        bits = bits.each(lambda b, s=shift: builder.xor(b, builder.lshr(b, _whole(s))))
+        if factor != 1:
+            bits = bits.each(lambda b, f=factor: builder.mul(b, _whole(f)))
+    return bits
 
 
 def _ask_for(builder, address):
@@ -149,89 +193,108 @@ def _ask_for(builder, address):
     builder.call(fetch, [pointer, _I32(0), _I32(3), _I32(1)])
 
 
-def _every_vector(builder, count, addresses, body, carried=()):
-    """A loop over vectors; `body` gets their present parts, and gives those to store and sums."""
-    loop = _Loop(builder, count, carried)
-    places = [builder.add(a, builder.shl(loop.i, _I64(6))) for a in addresses]
-    for at in places:
-        _ask_for(builder, builder.add(at, _I64(AHEAD)))
-    parts = [_Lanes(builder, _load(builder, at, _VECTOR)) for at in places]
-    stored, carried = body(parts, loop)
-    for i, lanes in stored.items():
-        _store(builder, lanes.value, places[i])
-    return loop.end(carried)
+def _make_pass(vectors: int, compute):
+    """A loop over all numbers of a piece, with four numbers that hold for all.
 
-
-def _make_pass(compute):
-    """A pass over four vectors, with one number; `compute` gives what some of them become."""
+    `compute` gets a place, the four numbers and what the vectors hold there. It gives what some of
+    them become, and something to be added up over the whole piece.
+    """
 
     @intrinsic
-    def run(_context, a, b, c, d, number, count):
-        def generate(context, builder, _signature, args):
-            *addresses, number, count = args
-            number = _Lanes(builder, _broadcast(builder, number))
-            _every_vector(builder, count, addresses, lambda parts, _: (compute(number, *parts), []))
-            return context.get_dummy_value()
+    def run(_context, addresses, numbers, first, n):
+        def generate(_context, builder, _signature, args):
+            addresses, numbers, first, n = args
 
-        return types.void(*[types.int64] * 4, types.float32, types.int64), generate
+            def entry(base, i, kind, width):
+                return _load(builder, builder.add(base, _I64(width * i)), kind)
+
+            skip = builder.shl(first, _I64(2))
+            starts = [builder.add(entry(addresses, i, _I64, 8), skip) for i in range(vectors)]
+            given = [_broadcast(builder, entry(numbers, i, _F32, 4)) for i in range(4)]
+            given = [_Lanes(builder, [number] * SIDE) for number in given]
+            loop = _Loop(builder, _shares(builder, n), [ir.Constant(_DOUBLES, None)])
+            done = builder.mul(loop.i, _I64(LANES * SIDE))
+            here = builder.shl(done, _I64(2))
+            places = [
+                [builder.add(builder.add(a, here), _I64(4 * LANES * j)) for j in range(SIDE)]
+                for a in starts
+            ]
+            for at in (at for several in places for at in several):
+                _ask_for(builder, builder.add(at, _I64(AHEAD)))
+            parts = [_Lanes(builder, [_load(builder, at, _VECTOR) for at in p]) for p in places]
+            stored, added = compute(builder.add(first, done), given, *parts)
+            for i, lanes in stored.items():
+                for vector, at in zip(lanes.vectors, places[i], strict=True):
+                    _store(builder, vector, at)
+            total = loop.values[0]
+            if added is not None:
+                total = _add_first(builder, total, added.vectors, builder.sub(n, done))
+            return _fold(builder, loop.end([total])[0])
+
+        return types.float64(*[types.int64] * 4), generate
 
     return run
 
 
-def _relaxed(cold, noise, logits, theta, weight):
-    """noise becomes sigmoid((logits + noise) * cold), and weight theta times that."""
+def _shares(builder, n):
+    """How many turns a loop takes."""
+    return builder.sdiv(builder.add(n, _I64(LANES * SIDE - 1)), _I64(LANES * SIDE))
+
+
+def _add_first(builder, total, vectors, count):
+    """Add all but what is behind so many numbers, in double precision."""
+    most = _I64(LANES * SIDE)
+    count = builder.select(builder.icmp_signed("<", count, most), count, most)
+    limit = _spread(builder, count)
+    for j, vector in enumerate(vectors):
+        places = ir.Constant(_WHOLE, [LANES * j + i for i in range(LANES)])
+        inside = builder.icmp_signed("<", places, limit)
+        counted = builder.select(inside, vector, ir.Constant(_VECTOR, None))
+        total = builder.fadd(total, builder.fpext(counted, _DOUBLES))
+    return total
+
+
+def _drawn(place, numbers, logits, theta, weight, lever):
+    """weight becomes theta * mask, with mask = sigmoid((logits + noise) * cold)."""
+    cold, *key, share = numbers
+    u = _uniform(cold.builder, place, key)
+    noise = (u / (1 - u)).log()
     cooled = ((logits + noise) * cold).between(-30, 30)
     mask = (1 / ((cooled * -1).exp() + 1)).or_zero_below(LEAST)
-    return {0: mask, 3: theta * mask}
+    weight = theta * mask
+    return {2: weight, 3: weight * (1 - mask) * (share * cold)}, None
 
 
-def _collected(scale, slope, weight, mask, grad):
-    """grad += scale * slope * weight * (1 - mask), and slope becomes zero."""
-    return {0: slope.like(0.0), 3: (slope * weight * scale).times_plus(1 - mask, grad)}
+def _descended(_place, numbers, logits, slope, lever, first, second, p0, more=None):
+    """A step of Adam; the sum of the probabilities before it."""
+    lam, stride, edge, _ = numbers
+    e = (logits * -1.0).exp()
+    p = 1 / (e + 1)
+    q = e * p
+    low, high = p + TINY, q + TINY
+    divergence = (low * (1 - p0) / (high * p0)).log() + (p - q) * TINY / (low * high)
+    grad = slope * lever if more is None else slope.times_plus(lever, more)
+    grad = (p * q * lam).times_plus(divergence, grad)
+    first = (grad - first).times_plus(1 - BETAS[0], first)
+    second = (grad * grad).times_plus(1 - BETAS[1], second * BETAS[1])
+    stepped = logits - stride * first / (second.root() + edge)
+    stepped = stepped.between(-FARTHEST, FARTHEST)
+    return {0: stepped, 1: slope.like(0.0), 3: first, 4: second}, p
 
 
-relax, collect = _make_pass(_relaxed), _make_pass(_collected)
-
-
-@intrinsic
-def pull(_context, logits, p0, grad, lam, tiny, n):
-    """grad += lam * d kl(p, p0) / d logits, `tiny` in its logarithms; the sum of the first n p."""
-
-    def generate(_context, builder, _signature, args):
-        *addresses, lam, tiny, n = args
-        lam, tiny = (_Lanes(builder, _broadcast(builder, v)) for v in (lam, tiny))
-        count = builder.ashr(builder.add(n, _I64(LANES - 1)), _I64(4))
-
-        def body(parts, loop):
-            logits, p0, grad = parts
-            e = (logits.between(-80, 80) * -1.0).exp()
-            p = 1 / (e + 1)
-            q = e * p
-            low, high = p + tiny, q + tiny
-            slope = (low * (1 - p0) / (high * p0)).log() + (p - q) * tiny / (low * high)
-            left = builder.sub(n, builder.shl(loop.i, _I64(4)))
-            counted = builder.fpext(p.first(left).value, loop.values[0].type)
-            total = builder.fadd(loop.values[0], counted)
-            return {2: (p * q * lam).times_plus(slope, grad)}, [total]
-
-        zeros = ir.Constant(ir.VectorType(_F64, LANES), None)
-        return _fold(builder, _every_vector(builder, count, addresses, body, [zeros])[0])
-
-    return types.float64(*[types.int64] * 3, types.float32, types.float32, types.int64), generate
+draw, step, step_with = _make_pass(4, _drawn), _make_pass(6, _descended), _make_pass(7, _descended)
 
 
 @njit(**FAST)
-def one_piece(kind, a, numbers, n, piece, sums):
+def one_piece(kind, addresses, numbers, n, piece, sums):
     first = piece * PIECE
-    skip, n = 4 * first, min(n - first, PIECE)
-    count = (n + LANES - 1) // LANES
-    if kind == RELAX:
-        relax(a[0] + skip, a[1] + skip, a[2] + skip, a[3] + skip, numbers[0], count)
-    elif kind == COLLECT:
-        collect(a[0] + skip, a[1] + skip, a[2] + skip, a[3] + skip, numbers[0], count)
+    n = min(n - first, PIECE)
+    if kind == DRAW:
+        sums[piece] = draw(addresses.ctypes.data, numbers.ctypes.data, first, n)
+    elif kind == DESCEND:
+        sums[piece] = step(addresses.ctypes.data, numbers.ctypes.data, first, n)
     else:
-        kept = pull(a[0] + skip, a[1] + skip, a[2] + skip, numbers[0], numbers[1], n)
-        sums[piece] = kept
+        sums[piece] = step_with(addresses.ctypes.data, numbers.ctypes.data, first, n)
 
 
 def _make(stamp: str):
@@ -250,17 +313,18 @@ def _make(stamp: str):
     return alone, together
 
 
-_alone, _together = _make(f"{stamp('_passes.py', '_planes.py', '_vector.py')} {LEAST} {TINY}")
+_alone, _together = _make(
+    f"{stamp('_passes.py', '_planes.py', '_vector.py')} {LEAST} {TINY} {FARTHEST} {BETAS} {MIXING}"
+)
 _run_alone = compiled(_alone, FAST)
 _run_together = compiled(_together, {"parallel": True, "nogil": True, "error_model": "numpy"})
 
 
-def _run(kind: int, vectors: tuple[Tensor, ...], *numbers: float) -> float:
+def _run(kind: int, vectors: tuple[Tensor, ...], numbers: np.ndarray) -> float:
     """One pass, with as many threads as torch uses; the sum that it makes."""
     n, team = vectors[0].numel(), torch.get_num_threads()
-    addresses = np.array([_address(v) for v in vectors])
     sums = np.zeros(-(-n // PIECE))
-    work = (kind, addresses, np.array(numbers, np.float32), n, sums)
+    work = (kind, np.array([_address(v) for v in vectors]), numbers, n, sums)
     if team == 1:
         _run_alone(*work)
     else:
@@ -271,24 +335,39 @@ def _run(kind: int, vectors: tuple[Tensor, ...], *numbers: float) -> float:
 def _address(vector: Tensor) -> int:
     """Where a vector starts; it must have room for whole lanes."""
     there = vector.untyped_storage().nbytes() // 4 - vector.storage_offset()
-    assert vector.is_contiguous() and there >= round_up(vector.numel())
+    assert vector.is_contiguous() and there >= -(-vector.numel() // ROOM) * ROOM
     return vector.data_ptr()
 
 
-def relax_masks(
-    mask: Tensor, logits: Tensor, temperature: float, theta: Tensor, weight: Tensor
+def draw_mask(
+    logits: Tensor,
+    temperature: float,
+    key: Key,
+    theta: Tensor,
+    weight: Tensor,
+    lever: Tensor,
+    share: float = 1.0,
 ) -> None:
     """As in `lipkit.find.passes`."""
-    _run(RELAX, (mask, logits, theta, weight), 1 / temperature)
+    numbers = np.array([1 / temperature, 0, 0, share], np.float32)
+    numbers.view(np.uint32)[1:3] = key
+    _run(DRAW, (logits, theta, weight, lever), numbers)
 
 
-def collect_gradient(
-    slope: Tensor, weight: Tensor, mask: Tensor, scale: float, grad: Tensor
-) -> None:
+def descend(
+    logits: Tensor,
+    slope: Tensor,
+    lever: Tensor,
+    moments: tuple[Tensor, Tensor],
+    pull: tuple[Tensor, float],
+    rate: float,
+    step: int,
+    more: Tensor | None = None,
+) -> float:
     """As in `lipkit.find.passes`."""
-    _run(COLLECT, (slope, weight, mask, grad), scale)
-
-
-def pull_down(logits: Tensor, p0: Tensor, lam: float, grad: Tensor) -> float:
-    """As in `lipkit.find.passes`."""
-    return _run(PULL, (logits, p0, grad), lam, TINY)
+    p0, lam = pull
+    numbers = np.array([lam, *adam_numbers(rate, step), 0], np.float32)
+    vectors = (logits, slope, lever, *moments, p0)
+    if more is None:
+        return _run(DESCEND, vectors, numbers)
+    return _run(DESCEND_WITH, (*vectors, more), numbers)

@@ -22,14 +22,13 @@ from ..masks import covered
 from ..prior import Prior
 from ..settings import PRECISIONS
 from . import passes
-from .relaxed import PENALTIES, logistic_noise
+from .relaxed import PENALTIES, key_of
 
 TRAVEL = 300.0  # lr="auto": lr * steps, as far as a logit can go
 SURPLUS = 2.0  # lam="auto": the mean probability falls to this many times the density ...
 ARRIVAL = 0.8  # ... in this part of the steps,
 GAIN = 1.03  # steered by factors of this
 FIRST_LAM = 1e-7
-FARTHEST = 20.0  # logits: odds beyond are as good as certain, and their products underflow
 EVERY = 10  # steps between two entries of the history
 COLUMNS = ("step", "loss", "penalty", "kept", "lam")
 
@@ -91,7 +90,7 @@ class Eye:
         )
         self.passes = passes.best_for(self.theta)
         self.p0 = _roomy(self._targets())
-        self.weights, self.slope, self.mask = (
+        self.weights, self.slope, self.lever = (
             _roomy(torch.zeros_like(self.theta)) for _ in range(3)
         )
         views = zip(
@@ -101,10 +100,7 @@ class Eye:
             p.data = weight
             p.requires_grad_(True)
             p.grad = slope
-        self.logits = _roomy(torch.zeros_like(self.theta))
-        self.logits.grad = _roomy(torch.zeros_like(self.theta))
-        self.adam = torch.optim.Adam([self.logits], settings.lr, fused=True)
-        self.generator = torch.Generator(self.theta.device).manual_seed(settings.seed)
+        self.logits, *self.moments = (_roomy(torch.zeros_like(self.theta)) for _ in range(3))
         self.lam = FIRST_LAM if settings.lam == "auto" else settings.lam
         self.step, self.seconds, self.rows = 0, 0.0, []
         self.whole = True  # False in the middle of a step, when nothing must be saved
@@ -142,43 +138,43 @@ class Eye:
     def advance(self) -> None:
         """One step: the mean gradient over the draws, the penalty's, Adam."""
         s, self.whole = self.s, False
-        self.logits.grad.zero_()
-        loss = sum(self._draw() for _ in range(s.samples)) / s.samples
-        if s.reg != "none":
-            self._pull()
-        self.adam.step()
-        with torch.no_grad():
-            self.logits.clamp_(-FARTHEST, FARTHEST)
+        more, losses = self._even_pull(), []
+        for sample in range(s.samples):
+            if sample > 0:
+                more.append(self.slope * self.lever)
+                self.slope.zero_()
+            losses.append(self._draw(sample))
+        kept = self.passes.descend(
+            self.logits, self.slope, self.lever, self.moments,
+            (self.p0, self.lam if s.reg == "kl" else 0.0), s.lr, self.step + 1,
+            _roomy(sum(more)) if more else None,
+        )  # fmt: skip
+        if s.lam == "auto" and s.reg != "none":
+            self._steer(kept)
         self.step += 1
         if self.step % EVERY == 0 or self.step in (1, s.steps):
-            self._note(loss)
+            self._note(sum(losses) / s.samples)
         self.whole = True
 
-    def _draw(self) -> Tensor:
-        """Add the gradient of one drawn mask; returns its loss."""
-        logistic_noise(self.mask, self.generator)
-        v, temperature = self.logits.detach(), self.s.temperature
-        self.passes.relax_masks(self.mask, v, temperature, self.theta, self.weights)
-        half = self.s.precision == "bf16"
+    def _draw(self, sample: int) -> Tensor:
+        """Draw a mask, and find the gradient of its weights; returns its loss."""
+        s = self.s
+        key = key_of(s.seed, self.step * s.samples + sample)
+        self.passes.draw_mask(
+            self.logits, s.temperature, key, self.theta, self.weights, self.lever, 1 / s.samples
+        )
+        half = s.precision == "bf16"
         _, _, loss = compare(self.prior, self.prior.z, self.op, self.y, half=half)
         loss.backward()
-        scale = 1 / (temperature * self.s.samples)
-        self.passes.collect_gradient(self.slope, self.weights, self.mask, scale, self.logits.grad)
         return loss.detach()
 
-    @torch.no_grad()
-    def _pull(self) -> None:
-        """Add the gradient of the penalty, and steer its strength."""
-        v, grad = self.logits.detach(), self.logits.grad
-        if self.s.reg == "kl":
-            kept = self.passes.pull_down(v, self.p0, self.lam, grad)
-        else:
-            p = v.sigmoid()
-            sign = 1.0 if self.s.reg == "l1" else (p - self.p0).sum().sign()
-            grad.add_(p * (1 - p) * (self.lam * sign))
-            kept = p.sum()
-        if self.s.lam == "auto":
-            self._steer(kept)
+    def _even_pull(self) -> list[Tensor]:
+        """The gradient of a penalty that pulls at all probabilities alike."""
+        if self.s.reg not in ("l1", "centred"):
+            return []
+        p = self.logits.sigmoid()
+        sign = 1.0 if self.s.reg == "l1" else (p - self.p0).sum().sign()
+        return [p * (1 - p) * (self.lam * sign)]
 
     def _steer(self, kept: Tensor | float) -> None:
         """More strength, or less; a tensor is not read, which a GPU would have to wait for."""
@@ -202,7 +198,7 @@ class Eye:
                 "check the values of the measurement and the operator"
             )
         penalty, value, kept = PENALTIES[self.s.reg], 0.0, 0.0
-        whole = [(self.logits.detach(), self.p0)]
+        whole = [(self.logits, self.p0)]
         # the divergence is a sum over pieces, the excess over a sum is none
         pieces = whole if self.s.reg == "centred" else passes.chunks(*whole[0])
         for v, p0 in pieces:
@@ -219,7 +215,7 @@ class Eye:
 
     def named_logits(self) -> dict[str, Tensor]:
         """The logits in the shapes of the parameters, on the CPU."""
-        views = zip(self.names, self._views(self.logits.detach()), strict=True)
+        views = zip(self.names, self._views(self.logits), strict=True)
         return {name: view.cpu().contiguous().clone() for name, view in views}
 
     def _targets(self) -> Tensor:
@@ -247,9 +243,8 @@ class Eye:
     def _save(self, path: Path) -> None:
         from safetensors.torch import save
 
-        state = self.adam.state[self.logits]
-        tensors = {k: v.detach().cpu().clone() for k, v in state.items()}
-        tensors |= {"logits": self.logits.detach().cpu(), "generator": self.generator.get_state()}
+        vectors = {"logits": self.logits, "first": self.moments[0], "second": self.moments[1]}
+        tensors = {name: v.cpu().clone() for name, v in vectors.items()}
         tensors["rows"] = torch.tensor(self.rows, dtype=torch.float64).reshape(-1, len(COLUMNS))
         numbers = dict(step=self.step, seconds=self.seconds, lam=float(self.lam))
         about = {"signature": json.dumps(self.signature), "numbers": json.dumps(numbers)}
@@ -281,11 +276,10 @@ class Eye:
             )
 
     def _restore(self, tensors: dict[str, Tensor], numbers: dict[str, float]) -> None:
-        with torch.no_grad():
-            self.logits.copy_(tensors["logits"])
-        moments = {k: tensors[k].to(self.logits.device) for k in ("exp_avg", "exp_avg_sq")}
-        self.adam.state[self.logits] = {"step": tensors["step"], **moments}
-        self.generator.set_state(tensors["generator"])
+        for name, v in zip(
+            ("logits", "first", "second"), (self.logits, *self.moments), strict=True
+        ):
+            v.copy_(tensors[name])
         self.rows = tensors["rows"].tolist()
         self.step, self.lam = int(numbers["step"]), float(numbers["lam"])
         self.seconds = float(numbers["seconds"])

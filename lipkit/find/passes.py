@@ -6,14 +6,17 @@ has the same functions and does the same in a fraction of the time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from .relaxed import kl_slope, relax_
+from .relaxed import Key, kl_slope, logistic_noise, relax_
 
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam
+FARTHEST = 20.0  # logits: odds beyond are as good as certain, and their products underflow
 CHUNK = 2**16  # numbers that stay in the cache from one line to the next
 
 
@@ -31,39 +34,77 @@ def best_for(theta: Tensor) -> ModuleType:
     return sys.modules[__name__]
 
 
-def relax_masks(
-    mask: Tensor, logits: Tensor, temperature: float, theta: Tensor, weight: Tensor
+def draw_mask(
+    logits: Tensor,
+    temperature: float,
+    key: Key,
+    theta: Tensor,
+    weight: Tensor,
+    lever: Tensor,
+    share: float = 1.0,
 ) -> None:
-    """Turn the noise in `mask` into a relaxed mask, and make the weight theta * mask.
+    """Make `weight` theta times a relaxed mask, and `lever` its derivative in the logits.
 
-    >>> mask, weight = torch.zeros(2), torch.empty(2)
-    >>> relax_masks(mask, torch.tensor([0.0, 2.0]), 0.2, torch.tensor([1.0, 3.0]), weight)
-    >>> mask, weight
-    (tensor([0.5000, 1.0000]), tensor([0.5000, 2.9999]))
+    `share` is how much this draw counts among several.
+
+    >>> weight, lever = torch.empty(2), torch.empty(2)
+    >>> draw_mask(torch.tensor([-9.0, 9.0]), 0.2, (0, 1), torch.tensor([1.0, 3.0]), weight, lever)
+    >>> weight, lever
+    (tensor([0., 3.]), tensor([0., 0.]))
     """
-    for m, v, t, w in chunks(mask, logits, theta, weight):
-        torch.mul(t, relax_(m, v, temperature), out=w)
+    first = 0
+    for v, t, w, lv in chunks(logits, theta, weight, lever):
+        mask = relax_(logistic_noise(lv, key, first), v, temperature)
+        torch.mul(t, mask, out=w)
+        # mask = sigmoid((logits + noise) / temperature)
+        torch.mul(w, mask.neg_().add_(1), out=lv).mul_(share / temperature)
+        first += v.numel()
 
 
-def collect_gradient(
-    slope: Tensor, weight: Tensor, mask: Tensor, scale: float, grad: Tensor
-) -> None:
-    """Add the gradient of the logits to `grad`, from that of the weights, which becomes zero."""
-    for s, w, m, g in chunks(slope, weight, mask, grad):
-        # weight = theta * mask, mask = sigmoid((logits + noise) / temperature)
-        g.addcmul_(s.mul_(w), 1 - m, value=scale)
-        s.zero_()
+def descend(
+    logits: Tensor,
+    slope: Tensor,
+    lever: Tensor,
+    moments: tuple[Tensor, Tensor],
+    pull: tuple[Tensor, float | Tensor],
+    rate: float,
+    step: int,
+    more: Tensor | None = None,
+) -> Tensor:
+    """Step number `step` of Adam, within `FARTHEST`; the sum of the probabilities before it.
 
+    The gradient is `slope`, that of the weights, which becomes zero, times `lever`; that of the
+    divergence, where `pull` is the p0 of each weight and how strongly it counts; and `more`.
 
-def pull_down(logits: Tensor, p0: Tensor, lam: float | Tensor, grad: Tensor) -> Tensor:
-    """Add `lam` times the gradient of the divergence to `grad`; the sum of the probabilities."""
+    >>> logits, slope, lever = torch.zeros(2), torch.tensor([1.0, -2.0]), torch.ones(2)
+    >>> moments, pull = (torch.zeros(2), torch.zeros(2)), (torch.tensor([0.1, 0.1]), 0.0)
+    >>> descend(logits, slope, lever, moments, pull, rate=0.1, step=1)
+    tensor(1.)
+    >>> logits, slope
+    (tensor([-0.1000,  0.1000]), tensor([0., 0.]))
+    """
+    (p0, lam), (stride, edge) = pull, adam_numbers(rate, step)
     kept = logits.new_zeros(())
-    for v, target, g in chunks(logits, p0, grad):
+    vectors = (logits, slope, lever, *moments, p0, *(() if more is None else (more,)))
+    for v, g, lv, m, s, target, *rest in chunks(*vectors):
         p = v.sigmoid()
-        slope = torch.addcmul(p, p, p, value=-1)  # dp / dv
-        g.addcmul_(slope.mul_(lam), kl_slope(p, target))
         kept += p.sum()
+        g.mul_(lv)
+        change = torch.addcmul(p, p, p, value=-1)  # dp / dv
+        g.addcmul_(change.mul_(lam), kl_slope(p, target))
+        for summand in rest:
+            g.add_(summand)
+        m.lerp_(g, 1 - BETAS[0])
+        s.mul_(BETAS[1]).addcmul_(g, g, value=1 - BETAS[1])
+        v.addcdiv_(m, s.sqrt().add_(edge), value=-stride).clamp_(-FARTHEST, FARTHEST)
+        g.zero_()
     return kept
+
+
+def adam_numbers(rate: float, step: int) -> tuple[float, float]:
+    """Adam's step is the first number times m / (sqrt(s) + the second), m and s as they are."""
+    started, squares = (1 - beta**step for beta in BETAS)
+    return rate * math.sqrt(squares) / started, EPSILON * math.sqrt(squares)
 
 
 def chunks(*vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:

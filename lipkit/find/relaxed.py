@@ -7,21 +7,50 @@ is logistic, at half the random numbers.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import threshold_
 
 TINY = 1e-6  # inside the logarithms of the divergence, as published
-_EDGE = 2.0**-24  # the outermost uniform numbers that float32 keeps apart from 0 and 1
+MIXING = (0x7FEB352D, 0x846CA68B)  # odd factors that spread a number's bits over all of them
+_BITS = 2**32 - 1
+
+Key = tuple[int, int]  # of all noise of one draw
 
 
-def logistic_noise(out: Tensor, generator: torch.Generator) -> Tensor:
-    """Fill `out` with standard logistic noise.
+def key_of(seed: int, draw: int) -> Key:
+    """The key of a search's draw number so and so.
 
-    >>> logistic_noise(torch.empty(2), torch.Generator().manual_seed(0)).shape
-    torch.Size([2])
+    >>> key_of(0, 1) != key_of(0, 2) != key_of(1, 1)
+    True
     """
-    return out.uniform_(generator=generator).logit_(eps=_EDGE)
+    first, second = np.random.SeedSequence((seed, draw)).generate_state(2)
+    return int(first), int(second)
+
+
+def logistic_noise(out: Tensor, key: Key, first: int = 0) -> Tensor:
+    """Fill `out` with standard logistic noise, the part from number `first` on.
+
+    Each number follows from the key and its place alone, so that pieces can be filled in any
+    order, by any number of threads and on any device, and a search needs no state to go on.
+
+    >>> whole = logistic_noise(torch.empty(5), key_of(seed=0, draw=0))
+    >>> torch.equal(whole[3:], logistic_noise(torch.empty(2), key_of(seed=0, draw=0), first=3))
+    True
+    """
+    bits = torch.arange(first, first + out.numel(), device=out.device).view_as(out)
+    for word in key:
+        bits = _mixed(bits ^ word)
+    # the middles of 2^23 parts of the interval: neither they nor their distances to 1 are rounded
+    return out.copy_(bits >> 9).mul_(2.0**-23).add_(2.0**-24).logit_()
+
+
+def _mixed(bits: Tensor) -> Tensor:
+    """A permutation of the numbers of 32 bits, in which each bit depends on all."""
+    bits = ((bits ^ (bits >> 16)) * MIXING[0]) & _BITS
+    bits = ((bits ^ (bits >> 15)) * MIXING[1]) & _BITS
+    return bits ^ (bits >> 16)
 
 
 def relax_(noise: Tensor, logits: Tensor, temperature: float) -> Tensor:

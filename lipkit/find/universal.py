@@ -20,7 +20,6 @@ from ..masks import Mask, checked_density, covered
 from ..physics import Denoise
 from ..prior import Prior
 from .oes import auto_density, oes
-from .relaxed import logistic_noise
 
 PROFILE = "universal.json"
 PICTURES = ("astronaut", "coffee", "chelsea", "rocket")
@@ -58,7 +57,7 @@ def universal(
     draw, layers = torch.Generator().manual_seed(seed), profiles()[levels]
     # logistic noise above a threshold has just these odds, whatever the threshold
     scores = {
-        name: layers[name] + logistic_noise(torch.empty(p.shape), draw)
+        name: layers[name] + torch.rand(p.shape, generator=draw).logit(eps=2.0**-24)
         for name, p in covered(prior.net, "conv")
     }
     return Mask.top(scores, density)
