@@ -6,7 +6,7 @@ convs      first kept weight, kept weights, taps, place of the weights, place an
            that forward reads, slots and places of merged taps (-1: none), place of the taps'
            gradients, input planes, rows and offsets of taps in groups of eight, gradients of the
            output planes, their distance, vectors a plane, vectors at once, rows, output planes,
-           place and order of the weights that backward reads
+           place and order of the weights that backward reads, cuts of the rows, blocks of planes
 matrices   input, rows, offsets, weights, output, distance of the output planes, blocks, planes
 chains     first op, end, images, end of what backward computes again, two gradient buffers
 LOAD       result, -, mode, z, distance of channels, of phases, pitch, distance of images, height,
@@ -28,4 +28,4 @@ PLAIN, PHASES, MAXIMUM = range(3)  # how a chain reads what a convolution wrote
 REFLECT, REPLICATE, ZEROS = range(3)  # padding
 ACTIVATIONS = {"none": 0, "leaky": 1, "relu": 2}
 SLOPES = (1.0, 0.2, 0.0)  # of these, below zero
-COLUMNS = 20
+COLUMNS = 22

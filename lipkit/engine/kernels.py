@@ -107,22 +107,25 @@ def combine(task, matrix, memory, index):
 
 @njit(**FAST)
 def correlate_planes(task, conv, memory, index):
-    """The gradients of the taps of some output planes."""
-    x, rows, taps, w_grad = conv[9], conv[10], conv[11], conv[8]
+    """The gradients of the taps of some output planes; of input planes too, block by block."""
+    x, rows, taps, w_grad, outs = conv[9], conv[10], conv[11], conv[8], conv[17]
     g, stride, vectors, at_once = conv[12], conv[13], conv[14], conv[15]
+    cuts, blocks = conv[20], conv[21]
     m, ints = memory.ctypes.data, index.ctypes.data
     planes.clear(memory[w_grad + index[rows + task[2]] : w_grad + index[rows + task[3]]])
     start = np.int64(0)
     while start < vectors:
         count = min(at_once, vectors - start)
-        for p in range(task[2], task[3]):
-            first = np.int64(index[rows + p])
-            groups = (np.int64(index[rows + p + 1]) - first) >> 3
-            if groups > 0:
-                correlate(
-                    m + 4 * (x + LANES * start), ints + 4 * (taps + first), groups,
-                    m + 4 * (g + p * stride + LANES * start), count, m + 4 * (w_grad + first),
-                )  # fmt: skip
+        for block in range(blocks):
+            for p in range(task[2], task[3]):
+                cut = cuts + block * outs + p
+                first = np.int64(index[cut])
+                groups = (np.int64(index[cut + outs]) - first) >> 3
+                if groups > 0:
+                    correlate(
+                        m + 4 * (x + LANES * start), ints + 4 * (taps + first), groups,
+                        m + 4 * (g + p * stride + LANES * start), count, m + 4 * (w_grad + first),
+                    )  # fmt: skip
         start += count
 
 

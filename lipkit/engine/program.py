@@ -32,6 +32,8 @@ from .plan import Chain, Double, Norm, Out, Plan, Write
 
 PLANES_AT_HAND = 64  # of which the rows that a sum reads stay in the fastest cache
 LEAST_TAPS = 16  # of an output plane in a block of input planes
+NUMBERS_AT_HAND = 8192  # of input planes, while a weight gradient is summed up
+LEAST_GROUPS = 2  # of taps of an output plane in a block of input channels
 AT_ONCE = 16  # vectors of pixels that a weight gradient sums up before it goes to the next tap
 
 
@@ -86,19 +88,21 @@ class Program:
         place = np.arange(taps.count) - rows[taps.out] + rows8[taps.out]
         offsets8 = np.zeros(rows8[-1], np.int64)
         offsets8[place] = offsets
+        high = np.unique(taps.shift // at.g.pitch).size
+        near = min(high * AT_ONCE * LANES, AT_ONCE * LANES + taps.reach)
+        cuts = group_cuts(taps.source // at.g.planes_in, place, rows8, near * at.g.planes_in)
         w, w_grad = take(taps.count), take(offsets8.size)
         slots = add(taps.slot) if at.g.doubled else -1
         places = add(place[taps.slot]) if at.g.doubled else -1
         vectors = round_up(at.g.written) // LANES
         kept = int(self.plan.convs[name].keep.sum())
-        high = np.unique(taps.shift // at.g.pitch).size
         order, ahead, many = blocks(taps.source, taps.out, n_in, n_out, high)
         order_back, back, many_back = blocks(taps.out, taps.source, n_out, n_in, high)
         w_ahead, w_back = take(taps.count), take(taps.count)
         conv = [
             self.weight_starts[name], kept, taps.count, w, w_ahead, add(order), slots, places,
             w_grad, at.u, add(rows8), add(offsets8), at.gz, at.gz_stride, vectors, AT_ONCE,
-            add(rows), n_out, w_back, add(order_back),
+            add(rows), n_out, w_back, add(order_back), add(cuts.ravel()), len(cuts) - 1,
         ]  # fmt: skip
         forward = [at.u, add(ahead), add(offsets[order]), w_ahead, at.z, at.z_stride, many, n_out]
         back = [at.gz, add(back), add(offsets_back[order_back]), w_back, at.gu, at.u_stride,
@@ -245,6 +249,24 @@ def blocks(
     order = np.lexsort((source, out, source // size))
     row = (source // size * outs + out)[order]
     return order, starts(row, count * outs), count
+
+
+def group_cuts(channel: np.ndarray, place: np.ndarray, rows: np.ndarray, near: int) -> np.ndarray:
+    """Where the groups of eight of each output plane go over to the next block of input channels.
+
+    Weight gradients go block by block, so that the `near` numbers that are read of every channel
+    before the next group can stay in the fastest cache.
+    """
+    outs, heads = rows.size - 1, np.flatnonzero(place % 8 == 0)
+    channels = int(channel.max(initial=0)) + 1
+    most = -(-channels * near // NUMBERS_AT_HAND)
+    count = max(1, min(most, heads.size // (LEAST_GROUPS * max(1, outs))))
+    block = channel[heads] * count // channels
+    out = np.searchsorted(rows, place[heads], side="right") - 1
+    cuts = np.zeros((count + 1, outs), np.int64)
+    np.add.at(cuts, (block + 1, out), 8)
+    cuts[0] += rows[:-1]
+    return cuts.cumsum(axis=0)
 
 
 def table(rows: list[list[int]]) -> np.ndarray:
