@@ -17,7 +17,7 @@ from side_by_side import Row, main, take_turns
 import lipkit as lk
 
 # a block; lipkit.fit starts anew and measures at least once in each
-STEPS = {"dip": {64: 25, 128: 8, 256: 2}, "oes": {64: 50, 128: 20, 256: 8}}
+STEPS = {"dip": {64: 25, 128: 8, 256: 6}, "oes": {64: 50, 128: 20, 256: 8}}
 LEVELS = {64: 4, 128: 5, 256: 6}  # of `oes`: so many that it need not crop
 CASES = [dict(threads=t, net=n, size=s) for t in (1, 2) for n in STEPS for s in STEPS[n]]
 

@@ -216,7 +216,7 @@ def test_ctrl_c_writes_nothing_and_says_how_to_go_on(folder):
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read().decode()
-        assert process.wait(timeout=30) == 130
+        assert process.wait(timeout=60) == 130
     assert "interrupted at step " in rest
     assert "the same command goes on from half.safetensors" in rest
     assert "Traceback" not in rest
