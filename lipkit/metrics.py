@@ -79,10 +79,13 @@ def ssim_tensor(image: Tensor, reference: Tensor, data_range: float = 1.0) -> Te
     g = torch.exp(-0.5 * (x / sigma) ** 2)
     g = g / g.sum()
     pair = torch.broadcast_tensors(image, reference)
-    a, b = (t.reshape(-1, 1, *t.shape[-2:]) for t in pair)
-    moments = torch.cat([a, b, a * a, b * b, a * b])
-    moments = F.conv2d(F.conv2d(moments, g.view(1, 1, 1, -1)), g.view(1, 1, -1, 1))
-    ma, mb, aa, bb, ab = moments.chunk(5)
+    a, b = (t.reshape(1, -1, *t.shape[-2:]) for t in pair)
+    moments = torch.cat([a, b, a * a, b * b, a * b], dim=1)
+    # as channels, which lie last in memory: for pictures of one each PyTorch takes ten times longer
+    moments, c = moments.contiguous(memory_format=torch.channels_last), moments.shape[1]
+    across, down = g.expand(c, 1, 1, -1), g[:, None].expand(c, 1, -1, -1)
+    moments = F.conv2d(F.conv2d(moments, across, groups=c), down, groups=c)
+    ma, mb, aa, bb, ab = moments.chunk(5, dim=1)
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     top = (2 * ma * mb + c1) * (2 * (ab - ma * mb) + c2)
     return (top / ((ma**2 + mb**2 + c1) * (aa - ma**2 + bb - mb**2 + c2))).mean()

@@ -1,7 +1,6 @@
 """The passes of a mask search over all logits, each as one loop of vector code.
 
 Vectors are read and written in whole lanes, so that they need room behind their last number.
-Elementary functions are those of Cephes in single precision, exact to two units in the last place.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ..find.passes import BETAS, FARTHEST, adam_numbers
 from ..find.relaxed import MIXING, TINY, Key, least
+from ._lanes import _WHOLE, SIDE, _Lanes, _spread, _whole
 from ._planes import FAST
 from ._team import as_team, compiled, stamp
 from ._vector import (
@@ -29,139 +29,15 @@ from ._vector import (
     _fold,
     _load,
     _Loop,
-    _multiply_add,
     _store,
 )  # fmt: skip
 
 DRAW, DESCEND, DESCEND_WITH = range(3)
 LEAST = least(torch.float32)
 AHEAD = 2048  # bytes between what is asked for and what is read
-SIDE = 4  # vectors computed at a time
 ROOM = LANES * SIDE  # a vector must have whole ones of these
 PIECE = 512 * ROOM  # numbers that a thread works on at a time
-_WHOLE, _DOUBLES = ir.VectorType(_I32, LANES), ir.VectorType(_F64, LANES)
-_LOG = (
-    7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
-    -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
-)  # fmt: skip
-_EXP = (
-    1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5, 1, 1
-)  # fmt: skip
-
-
-class _Lanes:
-    """`SIDE` times sixteen numbers, with the arithmetic of one.
-
-    Side by side, because each operation has to wait for the one before.
-    """
-
-    def __init__(self, builder, vectors) -> None:
-        self.builder, self.vectors = builder, list(vectors)
-
-    def like(self, number) -> _Lanes:
-        if isinstance(number, _Lanes):
-            return number
-        constant = ir.Constant(_VECTOR, [float(np.float32(number))] * LANES)
-        return _Lanes(self.builder, [constant] * SIDE)
-
-    def each(self, operate, *others) -> _Lanes:
-        """The same operation on every vector, with those of the others."""
-        columns = (self.like(other).vectors for other in others)
-        return _Lanes(self.builder, map(operate, self.vectors, *columns))
-
-    def __add__(self, other) -> _Lanes:
-        return self.each(self.builder.fadd, other)
-
-    def __sub__(self, other) -> _Lanes:
-        return self.each(self.builder.fsub, other)
-
-    def __mul__(self, other) -> _Lanes:
-        return self.each(self.builder.fmul, other)
-
-    def __truediv__(self, other) -> _Lanes:
-        return self.each(self.builder.fdiv, other)
-
-    def __rsub__(self, number: float) -> _Lanes:
-        return self.like(number) - self
-
-    def __rtruediv__(self, number: float) -> _Lanes:
-        return self.like(number) / self
-
-    def times_plus(self, factor, summand) -> _Lanes:
-        """self * factor + summand, rounded once."""
-        return self.each(lambda a, b, c: _multiply_add(self.builder, c, a, b), factor, summand)
-
-    def between(self, low: float, high: float) -> _Lanes:
-        return self._instead_of("<", low, low)._instead_of(">", high, high)
-
-    def or_zero_below(self, least: float) -> _Lanes:
-        return self._instead_of("<", least, 0)
-
-    def _instead_of(self, sign: str, bound: float, other: float) -> _Lanes:
-        """Another number in place of those on that side of a bound."""
-
-        def choose(value, bound, other):
-            beyond = self.builder.fcmp_ordered(sign, value, bound)
-            return self.builder.select(beyond, other, value)
-
-        return self.each(choose, bound, other)
-
-    def polynomial(self, coefficients) -> _Lanes:
-        total = self.like(coefficients[0])
-        for c in coefficients[1:]:
-            total = total.times_plus(self, c)
-        return total
-
-    def exp(self) -> _Lanes:
-        """For numbers from -87 to 87."""
-        builder = self.builder
-        # adding and taking away 1.5 * 2^23 rounds to a whole number
-        power = self.times_plus(1.44269504088896341, 12582912.0) - 12582912.0
-        rest = power.times_plus(-0.693359375, self)
-        rest = power.times_plus(2.12194440e-4, rest)
-
-        def two_to(value):
-            exponent = builder.add(builder.fptosi(value, _WHOLE), _whole(127))
-            return builder.bitcast(builder.shl(exponent, _whole(23)), _VECTOR)
-
-        return rest.polynomial(_EXP) * power.each(two_to)
-
-    def log(self) -> _Lanes:
-        """For positive normal numbers."""
-        builder = self.builder
-
-        def shifted(value):
-            return builder.sub(builder.bitcast(value, _WHOLE), _whole(0x3F3504F3))
-
-        def exponent(value):
-            return builder.sitofp(builder.ashr(shifted(value), _whole(23)), _VECTOR)
-
-        def mantissa(value):
-            bits = builder.and_(shifted(value), _whole(0x7FFFFF))
-            return builder.bitcast(builder.add(bits, _whole(0x3F3504F3)), _VECTOR)
-
-        # the mantissa from sqrt(1/2) to sqrt(2): what is above it goes to the exponent
-        power, x = self.each(exponent), self.each(mantissa) - 1
-        square = x * x
-        rest = x.polynomial(_LOG) * x * square
-        rest = power.times_plus(-2.12194440e-4, rest)
-        rest = square.times_plus(-0.5, rest)
-        return power.times_plus(0.693359375, x + rest)
-
-    def root(self) -> _Lanes:
-        kind = ir.FunctionType(_VECTOR, [_VECTOR])
-        root = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.sqrt.v16f32")
-        return self.each(lambda value: self.builder.call(root, [value]))
-
-
-def _whole(number: int) -> ir.Constant:
-    return ir.Constant(_WHOLE, [number] * LANES)
-
-
-def _spread(builder, number):
-    """A whole number in all lanes."""
-    vector = builder.insert_element(_whole(0), builder.trunc(number, _I32), _I32(0))
-    return builder.shuffle_vector(vector, vector, _whole(0))
+_DOUBLES = ir.VectorType(_F64, LANES)
 
 
 def _uniform(builder, place, key) -> _Lanes:
@@ -212,8 +88,9 @@ def _make_pass(vectors: int, compute):
             starts = [builder.add(entry(addresses, i, _I64, 8), skip) for i in range(vectors)]
             given = [_broadcast(builder, entry(numbers, i, _F32, 4)) for i in range(4)]
             given = [_Lanes(builder, [number] * SIDE) for number in given]
-            loop = _Loop(builder, _shares(builder, n), [ir.Constant(_DOUBLES, None)])
-            done = builder.mul(loop.i, _I64(LANES * SIDE))
+            turns = builder.sdiv(builder.add(n, _I64(ROOM - 1)), _I64(ROOM))
+            loop = _Loop(builder, turns, [ir.Constant(_DOUBLES, None)])
+            done = builder.mul(loop.i, _I64(ROOM))
             here = builder.shl(done, _I64(2))
             places = [
                 [builder.add(builder.add(a, here), _I64(4 * LANES * j)) for j in range(SIDE)]
@@ -236,14 +113,9 @@ def _make_pass(vectors: int, compute):
     return run
 
 
-def _shares(builder, n):
-    """How many turns a loop takes."""
-    return builder.sdiv(builder.add(n, _I64(LANES * SIDE - 1)), _I64(LANES * SIDE))
-
-
 def _add_first(builder, total, vectors, count):
     """Add all but what is behind so many numbers, in double precision."""
-    most = _I64(LANES * SIDE)
+    most = _I64(ROOM)
     count = builder.select(builder.icmp_signed("<", count, most), count, most)
     limit = _spread(builder, count)
     for j, vector in enumerate(vectors):
@@ -313,9 +185,8 @@ def _make(stamp: str):
     return alone, together
 
 
-_alone, _together = _make(
-    f"{stamp('_passes.py', '_planes.py', '_vector.py')} {LEAST} {TINY} {FARTHEST} {BETAS} {MIXING}"
-)
+_FOUND = ("../find/passes.py", "../find/relaxed.py")  # whose constants are compiled in
+_alone, _together = _make(stamp("_passes.py", "_lanes.py", "_planes.py", "_vector.py", *_FOUND))
 _run_alone = compiled(_alone, FAST)
 _run_together = compiled(_together, {"parallel": True, "nogil": True, "error_model": "numpy"})
 
