@@ -110,6 +110,7 @@ def oes(
             over p0 times their number; "none".
         samples: masks drawn for each step.
         scope: learn a mask for all parameters, as published, or for convolution weights only.
+        seed: of the noise, which is the same on every device.
         checkpoint: a file to resume from, and to save to now and then and when interrupted.
         details: return an `Oes`, with logits and history, instead of its mask.
 
