@@ -132,6 +132,7 @@ def test_slopes_of_penalties_and_draws_add_up(monkeypatch, reg, samples):
     draw = eye._draw
 
     def watched(sample):
+        assert not eye.slope.any(), "nothing is left of the draw before"
         loss = draw(sample)
         parts.append(eye.slope * eye.lever)
         return loss
@@ -141,6 +142,9 @@ def test_slopes_of_penalties_and_draws_add_up(monkeypatch, reg, samples):
     assert len(parts) == samples + (penalty is not None)
     torch.testing.assert_close(gradient(eye), sum(parts), rtol=1e-9, atol=1e-14)
     assert not eye.slope.any()
+    v.grad = sum(parts)
+    torch.optim.Adam([v], lr=eye.s.lr).step()
+    torch.testing.assert_close(eye.logits, v.detach(), rtol=1e-7, atol=1e-9)
 
 
 def test_the_divergence_pulls_as_published():

@@ -54,11 +54,13 @@ def _uniform(builder, place, key) -> _Lanes:
 
 def _mixed(builder, bits) -> _Lanes:
     """As in `lipkit.find.relaxed`."""
-    for shift, factor in ((16, MIXING[0]), (15, MIXING[1]), (16, 1)):
-        bits = bits.each(lambda b, s=shift: builder.xor(b, builder.lshr(b, _whole(s))))
-        if factor != 1:
-            bits = bits.each(lambda b, f=factor: builder.mul(b, _whole(f)))
-    return bits
+
+    def stirred(shift):
+        return bits.each(lambda b: builder.xor(b, builder.lshr(b, _whole(shift))))
+
+    for shift, factor in zip((16, 15), map(_whole, MIXING), strict=True):
+        bits = stirred(shift).each(lambda b, factor=factor: builder.mul(b, factor))
+    return stirred(16)
 
 
 def _ask_for(builder, address):
