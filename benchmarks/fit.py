@@ -35,8 +35,8 @@ from lipkit.engine.compact import compact
 from lipkit.engine.cost import cost
 from lipkit.engine.dense import boxed
 from lipkit.engine.sparse import sparse_network
-from lipkit.fit import _Run
-from lipkit.settings import Settings
+from lipkit.fitting.descent import _Run
+from lipkit.fitting.settings import Settings
 
 STEPS = {"128": 5, "256": 3, "384x256": 2}  # a block
 MASKS = ("3 %", "5 %", "10 %", "20 %", "learned")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 
-__version__ = "0.1.0"
+from ._version import __version__
 
 # Threads that wait for each other spin for a while before they sleep. GNU OpenMP's 300,000 turns
 # make a step ten times slower beside another busy program; a thirtieth of it costs nothing when
@@ -13,48 +13,71 @@ __version__ = "0.1.0"
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-from . import engine, metrics, models, physics, stop
+from . import engine, masks, metrics, models, physics
 from .errors import Error, FileError, InputError
-from .fit import EMA, Fit, PosteriorMean, fit
+from .fitting import EMA, Fit, PosteriorMean, fit, stop
 from .masks import Mask
-from .parallel import parallel
 from .prior import Prior
+from .workers import parallel
 
 # The rest is loaded on first use, so that `import lipkit` costs little more than `import torch`.
-_LAZY_OBJECTS = {"Ticket": "tickets", "Reconstructor": "reconstructor"}
-_LAZY_MODULES = (
-    "book", "chapter", "claims", "classify", "data", "experiment", "find", "gan", "grid", "masks",
-    "mri", "papers", "plots", "prior", "records", "sweep", "tables", "testing", "tickets", "trial",
-    "widgets",
-)  # fmt: skip
+_LATER = {
+    "Reconstructor": "fitting.reconstructor:Reconstructor",
+    "Ticket": "tickets:Ticket",
+    "book": "book",
+    "data": "data",
+    "find": "find",
+    "gan": "gan",
+    "lab": "lab",
+    "mri": "mri",
+    "testing": "testing",
+    "tickets": "tickets",
+}
+# Names that moved behind the two doors `lab` and `book`: kept for one release.
+_MOVED = {
+    "chapter": "book.chapter",
+    "claims": "lab.claims",
+    "classify": "lab.classifier",
+    "experiment": "lab.experiment",
+    "grid": "lab.grid",
+    "papers": "lab.papers",
+    "plots": "book.plots",
+    "records": "lab.records",
+    "sweep": "lab.sweep",
+    "tables": "lab.tables",
+    "trial": "lab.running",
+    "widgets": "book.widgets",
+}
 
 __all__ = [
     "EMA",
     "Error",
-    "FileError",
     "Fit",
+    "FileError",
     "InputError",
     "Mask",
     "PosteriorMean",
     "Prior",
+    "__version__",
     "engine",
     "fit",
+    "masks",
     "metrics",
     "models",
     "parallel",
     "physics",
     "stop",
-    *_LAZY_OBJECTS,
-    *_LAZY_MODULES,
+    *_LATER,
 ]
 
 
 def __getattr__(name: str):
-    if name in _LAZY_OBJECTS:
-        return getattr(importlib.import_module(f".{_LAZY_OBJECTS[name]}", __name__), name)
-    if name in _LAZY_MODULES:
-        return importlib.import_module(f".{name}", __name__)
-    raise AttributeError(f"module 'lipkit' has no attribute {name!r}")
+    place = _LATER.get(name) or _MOVED.get(name)
+    if place is None:
+        raise AttributeError(f"module 'lipkit' has no attribute {name!r}")
+    module, _, member = place.partition(":")
+    found = importlib.import_module(f".{module}", __name__)
+    return getattr(found, member) if member else found
 
 
 def __dir__() -> list[str]:

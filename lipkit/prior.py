@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor, nn
 
-from . import __version__, models
+from . import models
+from ._version import __version__
+from .checks import is_number, is_whole
 from .errors import InputError
-from .inputs import is_number, is_whole
 
 # The code of a network, where it is not uniform noise scaled by 0.1.
 _CODES = {"dip-vase": "meshgrid"}

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Error, InputError
+from ..lab.paths import find_root
 from . import runs, site
-from .notebooks import find_chapters, find_root
+from .notebooks import find_chapters
 from .runs import Run
 
 __all__ = ["build", "find_chapters", "find_root", "run"]

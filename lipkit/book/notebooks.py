@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..chapter import RUN_RECORD
 from ..errors import FileError, InputError
-from ..parameters import Parameter, declared
+from .chapter import RUN_RECORD
+from .parameters import Parameter, declared
 
 ADDED_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}
 
@@ -39,18 +39,6 @@ class ChapterFile:
                 f"{self.path.name} has {len(cells)} cells tagged 'parameters': give it exactly one"
             )
         return declared(source(cells[0]))
-
-
-def find_root(start: Path | None = None) -> Path:
-    """The folder of the book that `start` lies in: the one with `_config.yml` and `notebooks/`."""
-    start = (start or Path.cwd()).resolve()
-    for folder in (start, *start.parents):
-        if (folder / "_config.yml").is_file() and (folder / "notebooks").is_dir():
-            return folder
-    raise FileError(
-        f"no book found in {start} or above it: go to a clone of the book "
-        "(the folder with _config.yml and notebooks/) and run this again"
-    )
 
 
 def find_chapters(folder: Path, wanted: list[str] | None = None) -> list[ChapterFile]:

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import Error, FileError
-from ..parameters import Parameter, checked
 from . import notebooks
 from .notebooks import ChapterFile
+from .parameters import Parameter, checked
 
 if TYPE_CHECKING:
     import psutil

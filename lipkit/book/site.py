@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Error, FileError
-from . import ledger
+from . import evidence as ledger
 from . import runs as _runs
 from .api import api_page
 from .runs import Run

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from .. import __version__
+from .._version import __version__
 
 LITTLE_DISK = 3.0  # gigabytes: an environment and a built book
 

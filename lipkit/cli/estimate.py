@@ -26,7 +26,7 @@ def announce(problem: Problem, recipe: Recipe, steps: int, window: int, device: 
         window: how many whole pictures the stop rule holds.
     """
     from ..errors import InputError
-    from ..sweep import duration
+    from ..lab.sweep import duration
 
     height, width = problem.size
     if height * width < LARGE:

@@ -12,14 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .estimate import announce
-from .task import (
-    Problem,
-    check_output,
-    chosen_device,
-    device_option,
-    json_option,
-    seed_option,
-)
+from .task import Problem, check_output, chosen_device, device_option, json_option, seed_option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -144,7 +137,7 @@ def _measured(scan: Scan, options: dict[str, Any]) -> tuple[MRI, Tensor]:
 
 def _fitted(method: str, op: MRI, y: Tensor, options: dict[str, Any]):
     """A fit of an untrained network, dense or sparse."""
-    from .. import fit
+    from ..fitting import fit
     from ..prior import Recipe
 
     size, device = tuple(y.shape[1:]), chosen_device(options["device"])

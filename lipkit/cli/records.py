@@ -24,8 +24,8 @@ def command(
 
     For example: lipkit records -w image astronaut -w method imp -w state stale
     """
-    from .. import records
-    from ..tables import Table
+    from ..lab import records
+    from ..lab.tables import Table
 
     found = list(records.where(records.Records(folder).all, dict(where)))
     if as_json:

@@ -23,7 +23,7 @@ from .task import (
 )
 
 if TYPE_CHECKING:
-    from ..fit import Fit
+    from ..fitting import Fit
     from ..masks import Mask
     from ..prior import Prior, Recipe
     from ..tickets import Ticket
@@ -65,7 +65,7 @@ def command(
     writing OUT; with --checkpoint, the same command goes on from there.
     """
     from .. import data
-    from ..fit import fit
+    from ..fitting import fit
 
     wanted = asked(options)
     path = _check(wanted, source, out, ticket, fresh, checkpoint)
@@ -152,7 +152,7 @@ def _start(
 
 
 def _rule(name: str):
-    from .. import stop
+    from ..fitting import stop
 
     return {"wmv": stop.WMV, "emv": stop.EMV, "none": lambda: None}[name]()
 

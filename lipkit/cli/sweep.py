@@ -37,10 +37,10 @@ def command(
     Kubernetes, start workers with dask-jobqueue or Dask's operator and give their scheduler's
     address; the book's page on experiments at the papers' scale shows how.
     """
-    from .. import sweep
     from ..errors import InputError
-    from ..grid import Grid
-    from ..records import Records
+    from ..lab import sweep
+    from ..lab.grid import Grid
+    from ..lab.records import Records
 
     if serial and (scheduler or workers):
         raise InputError("--serial uses this process alone: leave out --scheduler and --workers")

@@ -18,10 +18,11 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="print the result as JSON")
 def show(path: str, as_json: bool) -> None:
     """Density, kept weights per layer, what it was found on, and whether its weights are there."""
-    from .. import _maskfile
-    from ..tickets import Ticket, describe_mask, load_mask
+    from ..formats import maskfile
+    from ..masks import Mask
+    from ..tickets import Ticket, describe_mask
 
-    mask = load_mask(path)  # says what is wrong with anything that is no mask at all
+    mask = Mask.load(path)  # says what is wrong with anything that is no mask at all
     facts: dict[str, Any] = {
         "file": path,
         "density": mask.density,
@@ -30,7 +31,7 @@ def show(path: str, as_json: bool) -> None:
         "layers": {name: list(count) for name, count in mask.per_layer().items()},
     }
     text = describe_mask(mask)
-    if _maskfile.is_ticket(path):
+    if maskfile.is_ticket(path):
         ticket = Ticket.load(path, verify=False)
         state = _weights(ticket)
         text = f"{ticket.describe()}\nhere: {state}"

@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from ..checks import is_whole
 from ..errors import InputError
-from ..inputs import is_whole
-from ..parallel import parallel
+from ..workers import parallel
 
 # name -> (mean, standard deviation): a normal distribution, cut at two standard deviations
 _BELL = {
@@ -266,3 +267,28 @@ def _hsv(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
     """Hue, saturation and value as a colour in linear light."""
     turn = (6 * hue + torch.tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1)) % 6
     return (value * (1 - saturation * torch.minimum(turn, 4 - turn).clamp(0, 1))).square()
+
+
+def paint_faces(n: int, size: int, seed: int, device: torch.device | str = "cpu") -> Tensor:
+    """Faces as bytes [n, 3, size, size], painted on the device that will hold them.
+
+    >>> paint_faces(2, 16, seed=0).dtype
+    torch.uint8
+    """
+    if torch.device(device).type == "cpu":
+        return (faces(n, size, seed) * 255).round_().byte()
+    known = {name: value.to(device) for name, value in draw(n, seed).items()}
+    out = torch.empty(n, 3, size, size, dtype=torch.uint8, device=device)
+    for i in range(0, n, 512):
+        some = {name: value[i : i + 512] for name, value in known.items()}
+        out[i : i + 512] = (render(some, size) * 255).round_().byte()
+    return out
+
+
+def reduced(pictures: Tensor, side: int) -> Tensor:
+    """Faces as bytes at a smaller side, by averaging."""
+    factor = pictures.shape[-1] // side
+    if factor == 1:
+        return pictures
+    parts = (F.avg_pool2d(part.float(), factor).round_().byte() for part in pictures.split(1024))
+    return torch.cat(list(parts))

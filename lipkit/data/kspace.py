@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import is_whole
 from ..errors import FileError, InputError
-from ..inputs import is_whole
 from ..physics.mri import needed
 from .decode import _first_line, _open_npy
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import is_whole
 from ..errors import FileError, InputError
-from ..inputs import is_whole
 from . import registry
 
 _TRAINING_DIGITS = 1297  # of 1,797; the other 500 are for testing

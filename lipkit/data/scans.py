@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import mri
+from ..checks import is_number, is_whole
 from ..errors import FileError, InputError
-from ..inputs import is_number, is_whole
+from ..physics.coils import espirit, magnitude
 from ..physics.mri import MRI, to_channels
 from . import images, kspace, registry
 
@@ -178,7 +178,7 @@ def _measured(name: str, data: Tensor, sampling: Tensor, maps) -> Scan:
     """Coil maps, scale and, if nothing was left out, the picture."""
     data = data * sampling
     if maps is None:
-        maps = mri.espirit(data, _centre_width(sampling))
+        maps = espirit(data, _centre_width(sampling))
     if tuple(maps.shape) != tuple(data.shape):
         raise InputError(
             f"the coil maps have shape {tuple(maps.shape)}, the k-space {tuple(data.shape)}; "
@@ -186,7 +186,7 @@ def _measured(name: str, data: Tensor, sampling: Tensor, maps) -> Scan:
         )
     op = MRI(maps, sampling)
     picture = op.A_adjoint(data)
-    scale = float(mri.magnitude(picture).max())
+    scale = float(magnitude(picture).max())
     if scale == 0:
         raise InputError(f"{name} has no signal where the coil maps are not zero")
     target = None if _has_gaps(sampling) else picture / scale

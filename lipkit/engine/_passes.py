@@ -18,7 +18,7 @@ from ..find.relaxed import MIXING, TINY, Key, least
 from ._lanes import _WHOLE, SIDE, _Lanes, _spread, _whole
 from ._planes import FAST
 from ._team import as_team, compiled, stamp
-from ._vector import (
+from ._vector import (  # fmt: skip
     _F32,
     _F64,
     _I32,
@@ -30,7 +30,7 @@ from ._vector import (
     _load,
     _Loop,
     _store,
-)  # fmt: skip
+)
 
 DRAW, DESCEND, DESCEND_WITH = range(3)
 LEAST = least(torch.float32)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..inputs import check_shapes
+from ..checks import check_shapes
 from ..models.hourglass import LEAK, Block
 
 

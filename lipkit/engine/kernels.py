@@ -17,7 +17,7 @@ from ._channels import backward, forward
 from ._codes import BACKWARD, COMBINE, CORRELATE, FORWARD, GATHER, LANES
 from ._planes import FAST
 from ._team import compiled, stamp
-from ._vector import (
+from ._vector import (  # fmt: skip
     combine1,
     combine2,
     combine4,
@@ -27,7 +27,7 @@ from ._vector import (
     give_way,
     read_shared,
     take_one,
-)  # fmt: skip
+)
 
 SPINS = 2000  # before a waiting thread gives way
 

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from ._codes import (
+from ._codes import (  # fmt: skip
     ACTIVATIONS,
     BACKWARD,
     COLUMNS,
@@ -25,7 +25,7 @@ from ._codes import (
     PLAIN,
     SCATTER,
     WRITE,
-)  # fmt: skip
+)
 from ._layout import Index, Layouts, Memory
 from ._taps import round_up, starts, tiles
 from .plan import Chain, Double, Norm, Out, Plan, Write

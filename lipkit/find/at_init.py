@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from ..checks import is_whole
 from ..errors import InputError
-from ..inputs import is_whole
 from ..masks import Mask, checked_density, count, covered
 from ..prior import Prior
 from .scores import check_prior, grasp_scores, snip_scores, synflow_scores

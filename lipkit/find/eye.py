@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import _maskfile
-from ..checkpoint import signature
+from ..checks import is_number, is_whole
 from ..engine.dense import boxed, compare
 from ..errors import Error, FileError, InputError
-from ..inputs import is_number, is_whole
-from ..interrupt import held_interrupts
+from ..fitting.checkpoint import signature
+from ..fitting.interrupt import held_interrupts
+from ..fitting.settings import PRECISIONS
+from ..formats.atomic import write
 from ..masks import covered
 from ..prior import Prior
-from ..settings import PRECISIONS
 from . import passes
 from .relaxed import PENALTIES, key_of
 
@@ -248,7 +248,7 @@ class Eye:
         tensors["rows"] = torch.tensor(self.rows, dtype=torch.float64).reshape(-1, len(COLUMNS))
         numbers = dict(step=self.step, seconds=self.seconds, lam=float(self.lam))
         about = {"signature": json.dumps(self.signature), "numbers": json.dumps(numbers)}
-        _maskfile.write(path, save(tensors, about))
+        write(path, save(tensors, about))
 
     def _load(self, path: Path) -> None:
         from safetensors import SafetensorError, safe_open

@@ -11,10 +11,11 @@ from types import SimpleNamespace
 from torch import Tensor
 
 from .. import metrics
-from ..checkpoint import signature
+from ..checks import check_picture, is_number, is_whole
 from ..errors import InputError
-from ..fit import Fit, fit
-from ..inputs import check_parts, check_picture, is_number, is_whole
+from ..fitting import Fit, fit
+from ..fitting.checkpoint import signature
+from ..fitting.parts import check_parts
 from ..masks import Mask, checked_density
 from ..physics import Denoise
 from ..prior import Prior

@@ -8,8 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..checks import check_picture
 from ..errors import InputError
-from ..inputs import check_parts, check_picture
+from ..fitting.parts import check_parts
 from ..physics import Denoise
 from ..prior import Prior
 from .codes import PerImage, image_codes

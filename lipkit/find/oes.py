@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..inputs import check_parts, check_picture
+from ..checks import check_picture
+from ..fitting.parts import check_parts
 from ..masks import Mask, checked_density, covered
 from ..prior import Prior
 from .codes import PerImage, image_codes

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from .. import _maskfile
 from ..errors import FileError, InputError
+from ..formats import maskfile
+from ..formats.atomic import write
 from ..masks import Mask
 from ..prior import Prior
 
@@ -132,23 +133,23 @@ class Folder:
     def save_round(self, name: str, found: Round, trained: Mask) -> None:
         """Write a finished round."""
         about = dict(
-            made_with=_maskfile.versions(),
+            made_with=maskfile.versions(),
             search=self._digest,
             trained=trained.digest(),
             numbers={k: v for k, v in vars(found).items() if k != "mask" and not math.isnan(v)},
         )
-        self._finish(name, _maskfile.pack(_maskfile.MASK, found.mask, about))
+        self._finish(name, maskfile.pack(maskfile.MASK, found.mask.named(), about))
 
     def load_round(self, name: str, trained: Mask, kept: int) -> Round | None:
         """The round, if it was saved, started from the mask `trained` and left so many weights."""
         path = self._file(f"{name}.safetensors")
         if not path.exists():
             return None
-        content = _maskfile.read(path)
+        content = maskfile.read(path)
         try:
             before, numbers = content.about["trained"], content.about["numbers"]
             measured = dict.fromkeys(("psnr", "best_psnr"), math.nan) | numbers
-            found = Round(mask=content.mask, **{k: float(v) for k, v in measured.items()})
+            found = Round(mask=Mask(content.keep), **{k: float(v) for k, v in measured.items()})
         except (KeyError, TypeError, ValueError) as error:
             raise self._foreign(path, error) from None
         self._check_digest(path, content.about.get("search"))
@@ -182,8 +183,8 @@ class Folder:
 
     def _finish(self, name: str, data: bytes) -> None:
         if not self._about.exists():
-            _maskfile.write(self._about, self._search.encode())
-        _maskfile.write(self._file(f"{name}.safetensors"), data)
+            write(self._about, self._search.encode())
+        write(self._file(f"{name}.safetensors"), data)
         self.checkpoint(name).unlink(missing_ok=True)  # its fit is done
 
     def _check_digest(self, path: Path, digest: str | None) -> None:

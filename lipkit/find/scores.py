@@ -14,8 +14,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..checks import check_picture, check_shapes
 from ..errors import InputError
-from ..inputs import check_parts, check_picture, check_shapes
+from ..fitting.parts import check_parts
 from ..masks import Mask, covered
 from ..prior import Prior
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from .._maskfile import write
 from ..errors import FileError, InputError
+from ..formats.atomic import write
 from ..models import Critic, Generator
 
 FORMAT = "lipkit gan 1"

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..data.faces import paint_faces, reduced
 from ..errors import InputError
 from ..models import Generator
 
@@ -52,7 +53,6 @@ def judge(generator: Generator, seed: int = 1) -> dict[str, dict[int, float]]:
 
 def against_faces(made: Tensor, side: int, seed: int) -> dict[str, dict[int, float]]:
     """The distance of pictures to faces painted at `side` pixels, and that of faces to faces."""
-    from .training import paint_faces, reduced
 
     held_out = paint_faces(2 * len(made), side, seed, made.device)
     real, other = (reduced(held_out, made.shape[-1]).float() / 255).chunk(2)

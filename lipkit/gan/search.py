@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import Error, InputError
-from ..interrupt import held_interrupts
+from ..fitting.interrupt import held_interrupts
 from ..physics import Denoise
 from .settings import SearchSettings, check_parts
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ..checks import check_picture, is_number, is_whole
 from ..errors import InputError
-from ..inputs import check_picture, is_number, is_whole
 
 LOSSES = ("l2", "l4", "mom")
 SHUFFLES = ("fresh", "fixed")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .._maskfile import write
 from ..errors import FileError, InputError
+from ..formats.atomic import write
 
 if TYPE_CHECKING:
     from .training import Training

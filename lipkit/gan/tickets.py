@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..checks import is_number, is_whole
 from ..errors import InputError
-from ..inputs import is_number, is_whole
-from ..interrupt import held_interrupts
+from ..fitting.interrupt import held_interrupts
 from ..masks import Mask
 from ..models import Critic, Generator
 from .files import load, save

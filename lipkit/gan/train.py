@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
+from ..checks import is_number
 from ..errors import Error, InputError
-from ..inputs import is_number
-from ..interrupt import held_interrupts
+from ..fitting.interrupt import held_interrupts
 from .files import save
 from .snapshot import load_snapshot, save_snapshot
 from .training import Plan, Training

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..checks import is_number, is_whole
+from ..data.faces import paint_faces, reduced
 from ..errors import InputError
-from ..inputs import is_number, is_whole
 from ..models import Critic, Encoder, Generator
 from .cover import Cover
 from .quality import HELD_OUT, against_faces
@@ -176,30 +177,3 @@ class Training:
     def judge(self) -> dict[str, dict[int, float]]:
         """The distance of samples to faces never trained on, and of faces to faces."""
         return against_faces(self.samples(HELD_OUT, seed=1), self.plan.side, self.plan.seed + 1)
-
-
-def paint_faces(n: int, size: int, seed: int, device: torch.device | str = "cpu") -> Tensor:
-    """Faces as bytes [n, 3, size, size], painted on the device that will hold them.
-
-    >>> paint_faces(2, 16, seed=0).dtype
-    torch.uint8
-    """
-    from ..data.faces import draw, faces, render
-
-    if torch.device(device).type == "cpu":
-        return (faces(n, size, seed) * 255).round_().byte()
-    known = {name: value.to(device) for name, value in draw(n, seed).items()}
-    out = torch.empty(n, 3, size, size, dtype=torch.uint8, device=device)
-    for i in range(0, n, 512):
-        some = {name: value[i : i + 512] for name, value in known.items()}
-        out[i : i + 512] = (render(some, size) * 255).round_().byte()
-    return out
-
-
-def reduced(pictures: Tensor, side: int) -> Tensor:
-    """Faces as bytes at a smaller side, by averaging."""
-    factor = pictures.shape[-1] // side
-    if factor == 1:
-        return pictures
-    parts = (F.avg_pool2d(part.float(), factor).round_().byte() for part in pictures.split(1024))
-    return torch.cat(list(parts))

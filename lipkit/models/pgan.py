@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..checks import is_whole
 from ..errors import InputError
-from ..inputs import is_whole
 from .hourglass import _check_positive
 
 _LEAK = 0.2

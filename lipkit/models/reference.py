@@ -50,7 +50,7 @@ def load_reference(
     6
     """
     if not isinstance(state_dict, dict):
-        from .._unpickle import ANY_CLASS, read_tensors
+        from ..formats.unpickle import ANY_CLASS, read_tensors
 
         state_dict = read_tensors(state_dict, allow_inert=ANY_CLASS)
     given = {_plain(key): value for key, value in _part(net, state_dict, part).items()}

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import is_number, is_whole
 from ..errors import Error, InputError
-from ..inputs import is_number, is_whole
 from .base import Operator
 from .noise import ComplexGaussian
 

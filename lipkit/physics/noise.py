@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..checks import is_number
 from ..errors import InputError
-from ..inputs import is_number
 
 
 @dataclass(frozen=True)

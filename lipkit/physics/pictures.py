@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import is_number, is_whole
 from ..errors import InputError
-from ..inputs import is_number, is_whole
 from .base import Operator
 from .noise import Gaussian, Noise
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..checks import is_number, is_whole
 from ..errors import InputError
-from ..inputs import is_number, is_whole
 from .base import Operator
 from .noise import Gaussian
 

@@ -1,0 +1,210 @@
+"""What a chapter's notebook calls: `start` for its parameters, `check` and `finish` for its result.
+
+The cell after the `parameters` cell calls `start`, which refuses unknown and ill-typed parameters
+with one sentence, however they came in: edited by hand or injected by papermill.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+import warnings
+from html import escape
+from inspect import formatannotation
+from itertools import takewhile
+from typing import Any
+
+import torch
+
+from .._version import __version__
+from ..errors import Error
+from .parameters import PROFILES, Parameter, assigned, checked, declared
+
+RUN_RECORD = "lipkit_run"  # the output metadata in which `finish` leaves its numbers
+
+_BANDS = " (the bands are those of the chapter's own parameters; with others they may not hold)"
+
+
+class CheckError(Error):
+    """A check of a chapter that did not hold."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
+
+
+class Chapter:
+    """The parameters of one run as attributes, its device, its checks and its closing line.
+
+    Checks compare numbers with bands that were set for the chapter's own parameters at the
+    `laptop` and `paper` profiles. With other parameters, or at `smoke` size, the numbers are
+    shown and not judged - except checks marked `always`, which must hold whatever the size.
+
+    >>> chapter = Chapter({"profile": "smoke", "sigma": 0.1}, judged=False)
+    >>> chapter.check("adjoint", 2 + 2 == 4, "error 0", always=True)
+    PASS  adjoint: error 0
+    >>> chapter.check("PSNR after 1500 steps", False, "12.3 dB, band 28 to 31 dB")
+    not judged at smoke size  PSNR after 1500 steps: 12.3 dB, band 28 to 31 dB
+    """
+
+    def __init__(self, values: dict[str, Any], judged: bool = True) -> None:
+        clash = sorted(set(values) & {*dir(type(self)), "device"})
+        if clash:
+            raise Error(f"a chapter's parameter cannot be called {clash[0]!r}: choose another name")
+        self.__dict__.update(values)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._values = values
+        self._judged = judged
+        self._checks: list[dict[str, Any]] = []
+        self._began = time.perf_counter()
+
+    def __repr__(self) -> str:
+        rest = {name: value for name, value in self._values.items() if name != "profile"}
+        values = ", ".join(f"{name}={_short(value)}" for name, value in rest.items())
+        return f"{self._values['profile']} profile on {self.device}: {values}"
+
+    def _repr_html_(self) -> str:
+        values = {**self._values, "device": self.device}
+        items = (
+            f"<span>{escape(name)}&nbsp;<b>{escape(_short(value, str))}</b></span>"
+            for name, value in values.items()
+        )  # one line where there is room, more on a phone
+        style = "display:flex;flex-wrap:wrap;gap:0.1rem 1.4rem"
+        return f'<div class="chapter-parameters" style="{style}">{"".join(items)}</div>'
+
+    def check(self, name: str, ok: bool, detail: str = "", always: bool = False) -> None:
+        """Print whether `ok` holds; a check that is judged and fails stops the chapter."""
+        ok = bool(ok)
+        text = f"{name}: {detail}" if detail else name
+        judged = self._judged or always
+        self._checks.append({"name": name, "ok": ok if judged else None, "detail": detail})
+        if not judged:
+            smoke = self._values["profile"] == "smoke"
+            print("not judged", "at smoke size " if smoke else "with changed parameters ", text)
+            return
+        print("PASS " if ok else "FAIL ", text)
+        if not ok:
+            raise CheckError(f"check failed: {text}" + ("" if always else _BANDS))
+
+    def finish(self) -> None:
+        """Print profile, seconds, device, versions and peak memory, and leave them in the output.
+
+        >>> Chapter({"profile": "smoke"}).finish()  # doctest: +ELLIPSIS
+        smoke profile, 0.0 s on cpu..., lipkit ..., torch ..., Python 3..., peak memory ... MB
+        """
+        record = {
+            "profile": self._values["profile"],
+            "seconds": round(time.perf_counter() - self._began, 2),
+            "device": _device_name(self.device),
+            "versions": {
+                "lipkit": __version__,
+                "torch": str(torch.__version__),
+                "Python": platform.python_version(),
+            },
+            "peak_megabytes": _peak_megabytes(),
+            "checks": self._checks,
+        }
+        versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+        line = (
+            f"{record['profile']} profile, {record['seconds']:.1f} s on {record['device']}, "
+            f"{versions}, peak memory {record['peak_megabytes']} MB"
+        )
+        if "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
+            from IPython.display import display
+
+            display({"text/plain": line}, metadata={RUN_RECORD: record}, raw=True)
+        else:
+            print(line)
+
+
+def start(namespace: dict[str, Any], /, **profiles: dict[str, Any]) -> Chapter:
+    """Check the notebook's parameters, fill those that are None from the profile, and begin.
+
+    `namespace` is the notebook's `globals()`. Each profile is a table of values for parameters
+    whose default is None. The environment variable LIPKIT_PROFILE replaces the default profile,
+    never one that was asked for.
+
+    >>> cell = "# parameters\\nprofile: str = 'smoke'\\nsteps: int | None = None"
+    >>> notebook = {"In": ["", cell], "profile": "smoke", "steps": None}
+    >>> p = start(notebook, smoke={"steps": 40}, laptop={"steps": 1500}, paper={"steps": 3000})
+    >>> p.steps
+    40
+    """
+    known, given = _history(namespace)
+    _check_tables(known, profiles)
+    values = {name: namespace.get(name, parameter.value) for name, parameter in known.items()}
+    values = checked(known, values | {name: namespace.get(name) for name in given})
+    if "profile" not in given and os.environ.get("LIPKIT_PROFILE"):
+        values |= checked(known, {"profile": os.environ["LIPKIT_PROFILE"]})
+    own = {name: parameter.value for name, parameter in known.items()} | {"profile": None}
+    changed = values | {"profile": None} != own
+    table = profiles[values["profile"]]
+    values |= {name: value for name, value in table.items() if values[name] is None}
+
+    from . import plots
+
+    plots.use_style()
+    # a reader wants to know what is wrong, not in which file of which machine it was noticed
+    warnings.formatwarning = lambda message, kind, *_: f"{kind.__name__}: {message}\n"
+    return Chapter(values, judged=values["profile"] != "smoke" and not changed)
+
+
+def _history(namespace: dict[str, Any]) -> tuple[dict[str, Parameter], list[str]]:
+    """What the last `parameters` cell that was run declares, and the names set right after it."""
+    cells = namespace.get("In", [])
+    begins = [i for i, cell in enumerate(cells) if cell.lstrip().startswith("# parameters")]
+    if begins:
+        after = takewhile(lambda cell: "chapter.start(" not in cell, cells[begins[-1] + 1 :])
+        names = [name for cell in after for name in assigned(cell)]
+        return declared(cells[begins[-1]]), list(dict.fromkeys(names))
+    annotated = namespace.get("__annotations__", {})
+    if "profile" not in annotated:
+        raise Error(
+            "lipkit.chapter.start needs a notebook whose parameters cell has been run: "
+            "a cell that begins with '# parameters'"
+        )
+    # some programs run notebooks without keeping what was run; they inject nothing either
+    known = {
+        name: Parameter(name, formatannotation(kind), repr(namespace[name]), namespace[name])
+        for name, kind in annotated.items()
+    }
+    return known, []
+
+
+def _check_tables(known: dict[str, Parameter], profiles: dict[str, dict[str, Any]]) -> None:
+    """Refuse profile tables that would leave a parameter unset, or set one nobody can override."""
+    if "profile" not in known or sorted(profiles) != sorted(PROFILES):
+        raise Error(f"a chapter has a parameter 'profile' and the tables {', '.join(PROFILES)}")
+    for profile, table in profiles.items():
+        unset = {n for n, parameter in known.items() if parameter.value is None} - set(table)
+        if unset:
+            raise Error(f"the table of the {profile} profile leaves {sorted(unset)[0]!r} unset")
+        checked(known, table, f"the table of the {profile} profile")
+
+
+def _short(value: Any, text=repr) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else text(value)
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else device
+
+
+def _peak_megabytes() -> int:
+    """The most memory this process has held so far."""
+    try:  # Linux: unlike getrusage, not inherited from the process that started this one
+        with open("/proc/self/status") as status:
+            peak = next(line for line in status if line.startswith("VmHWM"))
+        return round(int(peak.split()[1]) / 1024)
+    except (OSError, StopIteration):
+        pass
+    try:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return round(peak / (2**20 if sys.platform == "darwin" else 1024))
+    except ImportError:  # Windows
+        import psutil  # comes with ipykernel
+
+        return round(psutil.Process().memory_info().peak_wset / 2**20)

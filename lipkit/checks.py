@@ -1,0 +1,67 @@
+"""Check what a function is given, before anything is computed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import InputError
+
+
+def is_number(value: object, least: float = -math.inf) -> bool:
+    """Whether this is a finite number of at least `least` (True and False are none).
+
+    >>> is_number(0.5), is_number(-1, least=0), is_number("0.5"), is_number(float("nan"))
+    (True, False, False, False)
+    """
+    kinds = (int, float, np.integer, np.floating)
+    number = isinstance(value, kinds) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value >= least
+
+
+def is_whole(value: object, least: int = 0) -> bool:
+    """Whether this is a whole number of at least `least`.
+
+    >>> is_whole(3), is_whole(3.0), is_whole(0, least=1)
+    (True, False, False)
+    """
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def check_picture(what: str, x: Tensor) -> None:
+    """Refuse what is not a tensor of finite floating-point (or complex) numbers."""
+    if not isinstance(x, Tensor) or not (x.is_floating_point() or x.is_complex()):
+        kind = x.dtype if isinstance(x, Tensor) else kind_of(x)
+        raise InputError(
+            f"the {what} must be a floating-point tensor, got {kind}; "
+            "lipkit.data.image makes one from a file or an array"
+        )
+    if not bool(torch.isfinite(x).all()):
+        raise InputError(f"the {what} holds NaN or infinite values; clean or mask them first")
+
+
+def check_shapes(x: Tensor, predicted: Tensor, y: Tensor, reference: Tensor | None) -> None:
+    """Refuse a measurement or a reference of another size than the prior's pictures `x` give."""
+    if y.shape != predicted.shape and y.shape != predicted.shape[1:]:
+        raise InputError(
+            f"the measurement has shape {tuple(y.shape)}, but the operator makes "
+            f"{tuple(predicted.shape[1:])} of the prior's pictures {tuple(x.shape[1:])}; "
+            "build the prior for the size and channels of the picture that was measured"
+        )
+    if reference is not None and reference.shape not in (x.shape, x.shape[1:]):
+        raise InputError(
+            f"the reference has shape {tuple(reference.shape)}, the picture {tuple(x.shape[1:])}; "
+            "give the clean picture of that size"
+        )
+
+
+def kind_of(value: object) -> str:
+    """Name what something is, for an error.
+
+    >>> kind_of(None), kind_of("text")
+    ('None', 'a str')
+    """
+    return "None" if value is None else f"a {type(value).__name__}"

@@ -1,0 +1,303 @@
+"""Fit a prior to one measurement: the one training loop that everything uses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import metrics
+from ..checks import check_picture, is_number
+from ..engine import install
+from ..engine.dense import compare
+from ..engine.graph import WORTH, Step
+from ..errors import Error
+from ..masks import Mask
+from ..prior import Prior
+from .checkpoint import load_checkpoint, save_checkpoint, signature
+from .interrupt import held_interrupts
+from .parts import check_parts
+from .result import Fit, Snapshot
+from .settings import EMA, PosteriorMean, Settings
+
+BACKTRACK_EVERY = 100  # steps between two looks back, as published
+COLUMNS = ("step", "loss", "psnr", "ssim", "psnr_raw")
+
+
+def fit(
+    prior: Prior,
+    op,
+    y: Tensor,
+    *,
+    steps: int = 2000,
+    mask: Mask | None = None,
+    lr: float = 0.01,
+    input_noise: float = 0.0,
+    average: EMA | PosteriorMean | float | None = None,
+    stop=None,
+    langevin: float = 0.0,
+    weight_decay: float = 0.0,
+    backtrack: float | None = None,
+    reference: Tensor | None = None,
+    every: int = 50,
+    callback: Callable[[Snapshot], bool | None] | None = None,
+    seed: int = 0,
+    precision: str = "auto",
+    engine: str = "auto",
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+) -> Fit:
+    """Fit a prior to the measurement `y` of the operator `op` (anything with a method `A`).
+
+    The prior itself stays as it is: a copy is trained, on the device where the prior is.
+
+    Args:
+        steps: the most optimizer (Adam) steps; `stop`, a rule of `lipkit.stop`, may end it earlier.
+        mask: weights to keep; the others are exactly zero from start to end.
+        input_noise: standard deviation of the noise added to the code anew at every step.
+        average: `EMA(0.99)` (or just 0.99) or `PosteriorMean(...)` of the outputs.
+        langevin: standard deviation of the noise added to the convolutions after every step;
+            twice the learning rate makes the published SGLD.
+        backtrack: every 100 steps, go back to the last good weights if the fit got worse by more
+            than this many dB (5 is usual).
+        reference: the clean picture; it is measured against and changes nothing.
+        every: steps between two measurements and two calls of `callback`.
+        precision: "auto" is single precision, like "fp32"; "bf16" computes the network in bfloat16,
+            faster for wide networks on processors that have it, and not the same to 0.1 dB.
+        engine: "auto" trains a masked network without what its picture does not depend on, and
+            sparsely where that is faster, and on a GPU launches a step at once, as a CUDA graph;
+            `Fit.engine` says what it chose. "plain" goes through the full network as it is, one
+            operation after the other. The path is the same up to rounding.
+        checkpoint: a file to resume from, and to save to now and then and when interrupted.
+
+    >>> import lipkit as lk
+    >>> clean = lk.testing.tiny_image()
+    >>> op = lk.physics.Denoise(sigma=0.1)
+    >>> fit = lk.fit(lk.testing.tiny_prior(), op, op.measure(clean), steps=20, reference=clean)
+    >>> fit.image.shape, fit.steps, fit.reason
+    (torch.Size([3, 16, 16]), 20, 'all 20 steps are done')
+    """
+    settings = Settings(
+        steps, lr, input_noise, EMA(average) if is_number(average) else average,
+        stop, langevin, weight_decay, backtrack, every, seed, precision, engine,
+    )  # fmt: skip
+    settings.check()
+    check_parts(prior, op, mask, callback)
+    check_picture("measurement", y)
+    if reference is not None:
+        check_picture("reference", reference)
+    with torch.inference_mode(False), torch.enable_grad():  # wherever it is called from
+        run = _Run(prior, op, y, mask, settings, reference)
+        return run.go(callback, checkpoint, progress)
+
+
+class _Run:
+    """One fit under way: all that changes from step to step, to be saved and resumed."""
+
+    def __init__(self, prior, op, y, mask, settings: Settings, reference) -> None:
+        self.s, self.op, self.prior = settings, op, prior.clone()
+        device = self.prior.z.device
+        self.y = y.to(device)
+        if mask is not None:
+            mask.apply(self.prior.net)
+        self.engine = install(
+            self.prior, mask, settings.engine, settings.precision, bool(settings.langevin)
+        )
+        self.signature = signature(prior, op, y, mask, settings)
+        self.signature["engine"] = f"{self.engine.kind}{' bf16' if self.engine.half else ''}"
+        self.reference = None if reference is None else reference.detach().to(device)
+        parameters = list(self.prior.net.parameters())
+        self.adam = torch.optim.Adam(
+            parameters, settings.lr, weight_decay=settings.weight_decay, fused=True
+        )
+        self.generator = torch.Generator(device).manual_seed(settings.seed)
+        self.step, self.seconds, self.reason = 0, 0.0, ""
+        self.mean, self.mean_count = torch.zeros((), device=device), 0
+        self.stopper: dict[str, Tensor] = {}
+        self.oracle: dict[str, Tensor] = {}
+        self.good: dict[str, Tensor] = {}
+        self.rows: list[list[Tensor | float]] = []
+        self.x = self.predicted = torch.zeros((), device=device)
+        self.interrupted = False
+        self.whole = True  # False in the middle of a step, when nothing must be saved
+        self.train = self._choose_step()
+
+    def go(self, callback, checkpoint, progress: bool) -> Fit:
+        from tqdm import tqdm
+
+        if checkpoint is not None:
+            load_checkpoint(self, Path(checkpoint))
+            self.train = self._choose_step()  # fewer are left
+        start, saved = time.perf_counter() - self.seconds, time.perf_counter()
+        silent = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
+        bar = tqdm(total=self.s.steps, initial=self.step, leave=False, **silent)
+        try:
+            with held_interrupts() as release:
+                while self.step < self.s.steps and not self.reason:
+                    if self._step_and_measure():
+                        bar.update(self.step - bar.n)
+                        self.seconds = time.perf_counter() - start
+                        if callback is not None and not self.reason and callback(self._snapshot()):
+                            self.reason = f"the callback asked to stop at step {self.step}"
+                        if checkpoint is not None and time.perf_counter() - saved > 30:
+                            save_checkpoint(self, Path(checkpoint))
+                            saved = time.perf_counter()
+                    release()
+            self._check_finite(self.rows[-1])
+        except KeyboardInterrupt:
+            if self.x.ndim == 0:
+                raise
+            self.interrupted = True
+        finally:
+            bar.close()
+        self.seconds = time.perf_counter() - start
+        if checkpoint is not None and self.whole:
+            save_checkpoint(self, Path(checkpoint))
+        if self.interrupted:
+            self.reason = f"interrupted at step {self.step} of {self.s.steps}"
+        self.reason = self.reason or f"all {self.s.steps} steps are done"
+        return self._result()
+
+    def _step_and_measure(self) -> bool:
+        """One step, and the stop rule's word on it; whether it was one that is measured."""
+        self.whole = False
+        loss = self._advance()
+        self.reason = self._rule_fired()
+        due = self.step % self.s.every == 0 or self.step == self.s.steps or bool(self.reason)
+        if due:
+            self._measure(loss)
+        self.whole = True
+        return due
+
+    def _choose_step(self) -> Step:
+        """The step as a graph where there is one for the device, unless a reason speaks against."""
+        reason = ""
+        if self.s.engine == "plain":
+            reason = "as asked for"
+        elif self.s.backtrack is not None:
+            reason = "backtracking looks at the loss in the middle of one"
+        elif self.s.steps - self.step < WORTH:
+            reason = f"there are fewer than {WORTH}"
+        return Step(self.prior.net, self.adam, self.generator, reason)
+
+    def _advance(self) -> Tensor:
+        """One step: output, loss, gradients of the kept weights, Adam, Langevin noise."""
+        s = self.s
+        x, self.predicted, loss = self.train(self._train)
+        if s.langevin:
+            self._add_langevin_noise()
+        self.step += 1
+        # in one memory layout, here and in a checkpoint: it decides the last bit of every mean
+        self.x = x.contiguous()
+        if s.average is not None:
+            self.mean, self.mean_count = s.average.update(
+                self.mean, self.mean_count, self.step, self.x
+            )
+        return loss
+
+    def _train(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The part of a step that a graph can hold: output, measurement of it, and loss."""
+        s, prior = self.s, self.prior
+        z = prior.z
+        if s.input_noise:
+            z = z + s.input_noise * torch.randn(z.shape, generator=self.generator, device=z.device)
+        x, predicted, loss = compare(prior, z, self.op, self.y, self.reference, self.engine.half)
+        self.adam.zero_grad(set_to_none=True)
+        loss.backward()
+        # pruned weights get no gradient, hence no momentum: they stay exactly zero
+        for parameter, m in self.engine.pairs:
+            parameter.grad.mul_(m)
+        if s.backtrack is not None and self.step % BACKTRACK_EVERY == 0:
+            self._look_back(loss.detach())
+        self.adam.step()
+        return x.detach(), predicted.detach(), loss.detach()
+
+    def _look_back(self, loss: Tensor) -> None:
+        """Restore the last good weights if the fit fell by more than the allowed drop."""
+        if self.good and float(loss / self.good["loss"]) > 10 ** (self.s.backtrack / 10):
+            with torch.no_grad():
+                for i, parameter in enumerate(self.prior.net.parameters()):
+                    parameter.copy_(self.good[str(i)])
+                    parameter.grad.zero_()  # it belongs to the weights just discarded
+            return
+        self.good = {str(i): p.detach().clone() for i, p in enumerate(self.prior.net.parameters())}
+        self.good["loss"] = loss.clone()
+
+    @torch.no_grad()
+    def _add_langevin_noise(self) -> None:
+        masks = {id(parameter): m for parameter, m in self.engine.pairs}
+        for p in self.prior.net.parameters():
+            if p.ndim == 4:
+                noise = torch.randn(p.shape, generator=self.generator, device=p.device)
+                if id(p) in masks:
+                    noise.mul_(masks[id(p)])
+                p.add_(noise, alpha=self.s.langevin)
+
+    def _rule_fired(self) -> str:
+        rule = self.s.stop
+        if rule is None:
+            return ""
+        if not self.stopper:
+            self.stopper = rule.init(self.x)
+        self.stopper = rule.update(self.stopper, self.step, self.x)
+        # reading the answer makes a GPU wait, so it is asked there only now and then; the rule
+        # itself remembers when it fired
+        if self.x.is_cuda and self.step % 10:
+            return ""
+        if not bool(self.stopper["done"]):
+            return ""
+        best = self.stopper.get("best_step")
+        return rule.reason(self.step, None if best is None else int(best))
+
+    @torch.no_grad()
+    def _measure(self, loss: Tensor) -> None:
+        """Append a row of tensors: they are read back only when somebody looks."""
+        image = self._estimate()
+        nan = torch.full_like(loss, torch.nan)
+        row = [float(self.step), loss, nan, nan, nan]
+        if self.reference is not None:
+            psnr = metrics.psnr_tensor(image, self.reference)
+            raw = psnr if image is self.x else metrics.psnr_tensor(self.x, self.reference)
+            small = min(image.shape[-2:]) < 11
+            row[2:] = [psnr, nan if small else metrics.ssim_tensor(image, self.reference), raw]
+            if not self.oracle:
+                self.oracle = {"psnr": psnr.clone(), "image": image.clone()}
+            better = psnr > self.oracle["psnr"]
+            self.oracle["psnr"] = torch.where(better, psnr, self.oracle["psnr"])
+            self.oracle["image"] = torch.where(better, image, self.oracle["image"])
+        self.rows.append(row)
+        if len(self.rows) > 1:  # the row before this one is long computed: nothing waits
+            self._check_finite(self.rows[-2])
+
+    def _check_finite(self, row: list) -> None:
+        if not np.isfinite(float(row[1])):
+            raise Error(
+                f"the loss is {float(row[1])} at step {int(row[0])}: the fit diverged; "
+                f"try a smaller learning rate than lr={self.s.lr}"
+            )
+
+    def _estimate(self) -> Tensor:
+        return self.mean if self.mean_count else self.x
+
+    def _snapshot(self) -> Snapshot:
+        step, loss, psnr, ssim, _ = (float(v) for v in self.rows[-1])
+        # a copy: the average is updated in place
+        image = self._estimate()[0].to("cpu", copy=True)
+        return Snapshot(int(step), loss, image, psnr, ssim)
+
+    def _result(self) -> Fit:
+        picked = self.stopper.get("image")
+        image = picked if picked is not None and self.stopper["best_step"] > 0 else self._estimate()
+        table = np.array([[float(v) for v in row] for row in self.rows]).reshape(-1, len(COLUMNS))
+        history = {name: table[:, i] for i, name in enumerate(COLUMNS)}
+        history["step"] = history["step"].astype(np.int64)
+        best = self.oracle["image"][0].cpu() if self.oracle else None
+        about = "; ".join(filter(None, (self.engine.about, self.train.about)))
+        return Fit(
+            image[0].cpu(), best, history, self.step, self.reason, self.seconds,
+            self.engine.finish(self.prior), self.interrupted, about,
+        )  # fmt: skip

@@ -1,0 +1,48 @@
+"""Write a file whole or not at all, and take turns at one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import FileError
+
+
+def write(path: str | Path, data: bytes) -> None:
+    """Write to the side, then move into place: the file appears complete or not at all.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(f"{folder}/a.txt", b"whole")
+    ...     [path.name for path in Path(folder).iterdir()]
+    ['a.txt']
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise FileError(
+            f"{path} cannot be written ({error.strerror or error}); check folder and permissions"
+        ) from None
+
+
+@contextmanager
+def alone(path: Path | None) -> Iterator[None]:
+    """Hold the lock beside a path: others wait, and then find what was made. None locks nothing.
+
+    >>> with alone(None):
+    ...     pass
+    """
+    if path is None:
+        yield
+        return
+    from filelock import FileLock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(path.name + ".lock")):
+        yield

@@ -1,0 +1,31 @@
+"""The evidence: experiments as data, grids and sweeps of them, their records, and the claims.
+
+`Experiment` says what is restored and how, `run` runs one and returns its record, `Records` keeps
+them, `Grid` and `sweep` run many. `papers` holds the published tables, `claims` what becomes of
+each claim, `tables` the tables of chapters, `classifier` the transfer to classes.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+_MODULES = (
+    "claims", "classifier", "experiment", "grid", "papers", "paths", "records", "sweep", "tables",
+)  # fmt: skip
+_MEMBERS = {
+    "Experiment": "experiment",
+    "Grid": "grid",
+    "Records": "records",
+    "run": "running",
+}
+
+__all__ = [*_MEMBERS, *_MODULES]
+
+
+def __getattr__(name: str):
+    # loaded on first use: a chapter that draws a table need not wait for the sweeps
+    if name in _MEMBERS:
+        return getattr(importlib.import_module(f".{_MEMBERS[name]}", __name__), name)
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module 'lipkit.lab' has no attribute {name!r}")

@@ -1,0 +1,289 @@
+"""The papers' claims, tested against records: verdicts are computed, nobody types them.
+
+A claim's tests are data (`book/_data/claims.yml`). Each names a grid and statements about its
+arms, such as
+
+    [ticket.oracle, ">", dense.oracle, -0.2]      # more than dense.oracle - 0.2
+    [oes.last, "~", imp.last, 0.3]                # equal to within 0.3
+    [random.last, "<", 16]
+
+`arm.number` is one of `NUMBERS`, `arm.psnr@500` the value of one of `CURVES` at a step (`low` and
+`high`: how much of the clean picture's low and high frequencies is there), `arm.layer/NAME` the
+density of a layer, `arm.rise` how many rounds after the best one the loss of the rounds first rises
+twice in a row. Of a search for a mask by OES, `odds` is the mean probability of keeping a weight
+at the end, `still` for how many steps it had been that to within a tenth, and `spread` the standard
+deviation of the logits. A statement is asked for each picture, strength or density by itself, with
+means over seeds, and holds if it is true for a `share` of them (70 % unless told).
+`range arm.number` is the spread between them. A test of `penalties` needs no records: it asks for
+the slope of each penalty of a mask search at these targets.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from ..errors import InputError
+from ..find.relaxed import PENALTIES
+from ..find.schedule import rising_run
+from . import papers
+from .grid import Grid
+from .paths import data_folder
+from .records import Record, Records
+from .tables import Table
+
+VERDICTS = ("reproduced", "partly", "not reproduced", "not yet run", "not tested here")
+NUMBERS = (
+    "stopped", "oracle", "last", "fall", "rise", "tail", "start", "start_likeness", "noisy", "loss",
+    "oracle_step", "stopped_ssim", "stopped_y", "oracle_y", "error", "density", "kept", "weights",
+    "collapsed", "odds", "still", "spread", "accuracy",
+)  # fmt: skip
+CURVES = ("psnr", "loss", "low", "high")
+SHARE = 0.7  # "most" of the pictures
+Grids = Callable[[str], Grid]
+Groups = dict[tuple, dict[str, list[Record]]]  # place without seed -> arm -> records
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the records, or a paper's own table, say of one statement."""
+
+    statement: str
+    source: str  # the grid or table
+    scale: str  # "laptop", "paper"; "printed": the paper's own numbers; "exact": of functions
+    left: float | None
+    right: float | None
+    held: int
+    asked: int
+    planned: int
+    ok: bool | None  # None: no record says anything
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim with its verdict, the scale it was reached at, and the findings behind it."""
+
+    id: str
+    says: str
+    paper: str
+    where: str
+    verdict: str
+    scale: str
+    findings: list[Finding]
+    why_not: str = ""
+
+
+def ledger(book: str | Path | None = None, records: Records | None = None) -> list[Claim]:
+    """Every claim, judged by the records there are.
+
+    >>> {claim.verdict for claim in ledger()} <= set(VERDICTS)
+    True
+    """
+    book = data_folder().parent if book is None else Path(book)
+    records = Records(book / "records") if records is None else records
+    grids = functools.cache(lambda name: Grid.load(book / "grids" / f"{name}.toml"))
+    return [_judged(e, grids, records) for e in papers.read_yaml(book / "_data" / "claims.yml")]
+
+
+def counts(claims: list[Claim]) -> dict[str, int]:
+    """How many claims there are of each verdict."""
+    found = Counter(claim.verdict for claim in claims)
+    return {verdict: found[verdict] for verdict in VERDICTS}
+
+
+def table(claims: list[Claim]) -> Table:
+    """The verdicts as a table."""
+    return Table(["claim", "verdict", "scale"], [[c.id, c.verdict, c.scale] for c in claims])
+
+
+def _judged(entry: dict[str, Any], grids: Grids, records: Records) -> Claim:
+    findings = [f for test in entry.get("tests", []) for f in _tested(test, grids, records)]
+    verdict, scale = _verdict(findings)
+    text = {name: entry[name] for name in ("id", "says", "paper", "where")}
+    return Claim(**text, verdict=verdict, scale=scale, findings=findings,
+                 why_not=entry.get("why_not", ""))  # fmt: skip
+
+
+def _verdict(findings: list[Finding]) -> tuple[str, str]:
+    """From the largest scale at which everything was run; printed numbers decide nothing."""
+    ours = [f for f in findings if f.scale != "printed"]
+    if not ours:
+        return "not tested here", ""
+    for scale in ("exact", "paper", "laptop"):
+        results = [f.ok for f in ours if f.scale == scale]
+        if not results or None in results:
+            continue
+        verdict = "reproduced" if all(results) else "partly" if any(results) else "not reproduced"
+        return verdict, "" if scale == "exact" else scale
+    return "not yet run", ""
+
+
+def _tested(test: dict[str, Any], grids: Grids, records: Records) -> list[Finding]:
+    share = test.get("share", SHARE)
+    if "penalties" in test:
+        slopes = {(p0,): {"": _slopes(p0)} for p0 in test["penalties"]}
+        about = ("penalties", "exact", len(slopes))
+        return [_ask(s, slopes, _given, about, share) for s in test["holds"]]
+    if "table" in test:
+        rows = [{"": row} for row in papers.rows(test["table"])]
+        groups = {(i,): row for i, row in enumerate(rows)}
+        about = (test["table"], "printed", len(rows))
+        return [_ask(s, groups, _given, about, share) for s in test["holds"]]
+    grid = grids(test["grid"])
+    groups, planned = grouped(grid, records, test.get("at", {}))
+    about = (grid.name, grid.scale, planned)
+    for statement in test["holds"]:
+        _check_arms(statement, grid)
+    return [_ask(s, groups, _number, about, share) for s in test["holds"]]
+
+
+def grouped(grid: Grid, records: Records, at: Mapping[str, Any]) -> tuple[Groups, int]:
+    """The records of a grid by place and arm, and how many places were planned."""
+    groups: Groups = defaultdict(lambda: defaultdict(list))
+    planned = set()
+    for point in grid.points:
+        if all(_inside(point.place[axis], wanted) for axis, wanted in at.items()):
+            key = tuple((axis, v) for axis, v in point.place.items() if axis != "seed")
+            planned.add(key)
+            if record := records.get(point.experiment):
+                groups[key][point.arm].append(record)
+    return groups, len(planned)
+
+
+def curves(
+    name: str, axis: str, number: str, records: Records | None = None
+) -> dict[str, tuple[list[float], list[float]]]:
+    """A number of each arm of the book's grid along one axis: means over all other places.
+
+    The axis "sparsity" is that of the density, the other way round; along the axis "step" there
+    are the "loss" and the "psnr" of each fit.
+
+    >>> curves("first-light", "seed", "oracle")["dense"][0]
+    [0, 1, 2]
+    >>> curves("first-light", "step", "psnr")["dense"][0][:2]
+    [10, 20]
+    """
+    groups: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    records = Records() if records is None else records
+    for point in Grid.load(name).points:
+        if (record := records.get(point.experiment)) is None:
+            continue
+        for place, value in _along(axis, number, point.place, record):
+            groups[point.arm][place].append(value)
+    return {
+        arm: (sorted(found), [fmean(found[x]) for x in sorted(found)])
+        for arm, found in groups.items()
+    }
+
+
+def _along(axis: str, number: str, place: dict, record: Record) -> list[tuple[float, float]]:
+    """Where on the axis a record belongs, with the number there."""
+    if axis == "step":
+        return [*zip(record["curve"]["step"], record["curve"][number], strict=True)]
+    value = _of(record, number)
+    if value is None:
+        return []
+    return [(1 - place["density"] if axis == "sparsity" else place[axis], value)]
+
+
+def _inside(value: Any, wanted: list) -> bool:
+    """In a list of names, or between two numbers."""
+    if isinstance(value, str):
+        return value in wanted
+    return wanted[0] <= value <= wanted[-1]
+
+
+def _ask(statement: list, groups: Mapping, read, about: tuple, share: float) -> Finding:
+    left, sign, right, plus = [*statement, 0][:4]
+    sides = []
+    for group in groups.values():
+        pair = (_side(group, left, read), _side(group, right, read))
+        if None not in pair:
+            sides.append(pair)
+    if str(left).startswith("range ") and sides:
+        values = [a for a, _ in sides]
+        sides = [(max(values) - min(values), sides[0][1])] if len(sides) > 1 else []
+    held = sum(_holds(a, sign, b, plus) for a, b in sides)
+    means = [round(fmean(side), 3) for side in zip(*sides, strict=True)] or [None, None]
+    text = f"{left} {sign} {right}" + (f" {plus:+g}" if plus and sign != "~" else "")
+    text += f" ± {plus:g}" if sign == "~" else ""
+    name, scale, planned = about
+    ok = held >= share * len(sides) if sides else None
+    return Finding(text, name, scale, *means, held, len(sides), planned, ok)
+
+
+def _holds(left: float, sign: str, right: float, plus: float) -> bool:
+    if sign == "~":
+        return abs(left - right) <= plus
+    return left > right + plus if sign == ">" else left < right + plus
+
+
+def _side(group: Mapping, token: Any, read) -> float | None:
+    return float(token) if isinstance(token, (int, float)) else read(group, token)
+
+
+def _given(row: Mapping[str, Mapping[str, float]], token: str) -> float | None:
+    """A number that is there as it is, without records."""
+    return row[""].get(token)
+
+
+def _slopes(p0: float) -> dict[str, float]:
+    """How steep each penalty of a mask search is for a weight that is at its target."""
+    p = torch.tensor([p0], dtype=torch.float64, requires_grad=True)
+    found = {name: of(p, p0) for name, of in PENALTIES.items() if of is not None}
+    return {name: float(torch.autograd.grad(value, p)[0]) for name, value in found.items()}
+
+
+def _number(group: Mapping[str, list[Record]], token: str) -> float | None:
+    """The mean over seeds of a number of an arm."""
+    arm, _, name = token.removeprefix("range ").partition(".")
+    values = [_of(record, name) for record in group.get(arm, [])]
+    values = [v for v in values if v is not None]
+    return fmean(values) if values else None
+
+
+def _of(record: Record, name: str) -> float | None:
+    if name.startswith("layer/"):
+        layer = name.removeprefix("layer/")
+        if record["layers"] and layer not in record["layers"]:
+            raise InputError(f"no layer {layer!r} in a record of {record['experiment']}")
+        kept, total = record["layers"].get(layer, (1, 1))  # a dense network has no mask
+        return kept / total
+    if name == "fall":
+        return record["numbers"]["oracle"] - record["numbers"]["last"]
+    if name == "rise":
+        return _rise(record["rounds"])
+    if "@" in name:
+        curve, wanted = name.split("@")
+        steps, values = record["curve"]["step"], record["curve"].get(curve)
+        nearest = min(range(len(steps)), key=lambda i: abs(steps[i] - int(wanted)))
+        return None if values is None else values[nearest]
+    return record["numbers"].get(name)
+
+
+def _rise(rounds: list[dict[str, float]]) -> float | None:
+    losses = [r["loss"] for r in rounds]
+    runs = (rising_run(losses[:end], 2) for end in range(len(losses) + 1))
+    first = next((run[0] for run in runs if run), None)  # as a search that stops there would
+    if first is None:
+        return None
+    return first - max(range(len(rounds)), key=lambda i: rounds[i]["best_psnr"])
+
+
+def _check_arms(statement: list, grid: Grid) -> None:
+    if len(statement) not in (3, 4) or statement[1] not in (">", "<", "~"):
+        raise InputError(f"a statement is [left, '>' or '<' or '~', right, plus], not {statement}")
+    for token in (t for t in (statement[0], statement[2]) if isinstance(t, str)):
+        arm, _, number = token.removeprefix("range ").partition(".")
+        if arm not in grid.arms:
+            raise InputError(f"grid {grid.name!r} has no arm {arm!r}, only {', '.join(grid.arms)}")
+        known = number in NUMBERS or number.partition("@")[0] in CURVES
+        if not known and not number.startswith("layer/"):
+            raise InputError(f"records have no number {number!r}; they have {', '.join(NUMBERS)}")

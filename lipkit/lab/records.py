@@ -1,0 +1,238 @@
+"""Records of finished experiments: JSON lines in the book's folder `book/records`.
+
+One line holds one experiment with its hash, its numbers, its curve and what it was made with. A
+record made by an older version of a method is *stale*: it is listed, and never used.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import io
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from .._version import __version__
+from ..errors import FileError, InputError
+from .experiment import Experiment
+from .paths import records_folder
+
+Record = dict[str, Any]
+
+ALWAYS = {
+    "hash": str, "experiment": dict, "versions": dict, "status": str, "seconds": (int, float),
+    "device": str, "torch": str, "lipkit": str, "commit": str, "made": str, "seal": str,
+}  # fmt: skip
+WHEN_DONE = {
+    "reason": str, "numbers": dict, "curve": dict, "layers": dict, "rounds": list,
+    "search_seconds": (int, float), "fit_seconds": (int, float),
+}  # fmt: skip
+THUMBNAIL = 96  # pixels of the longer side
+_FREE = ("public domain", "CC0", "no known copyright restrictions")
+
+
+class Records:
+    """All records of a folder.
+
+    >>> import tempfile
+    >>> from lipkit.lab.running import run
+    >>> tiny = Experiment("astronaut", 16, options={"levels": 2, "down": 4}, steps=2)
+    >>> records = Records(tempfile.mkdtemp())
+    >>> records.add(run(tiny), "tiny")
+    >>> records.get(tiny)["status"], records.get(Experiment("astronaut", 16))
+    ('done', None)
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = records_folder() if path is None else Path(path)
+        self.all: list[Record] = []
+        self._of: dict[str, list[Record]] = defaultdict(list)
+        if self.path.exists() and not self.path.is_dir():
+            raise FileError(f"{self.path} is a file; records are kept in a folder of .jsonl files")
+        for file in sorted(self.path.glob("*.jsonl")):
+            self._take(read(file))
+
+    def get(self, experiment: Experiment) -> Record | None:
+        """The newest finished record of an experiment, made by today's versions; else None."""
+        found = [r for r in self._of[experiment.digest] if state(r) == "done"]
+        return max(found, key=lambda r: r["made"], default=None)
+
+    def add(self, record: Record, name: str) -> None:
+        """Append one record to the file of that name, whole or not at all."""
+        record = _finished(record)
+        check(record)
+        append(self.path / f"{name}.jsonl", record)
+        self._take([record])
+
+    def _take(self, records: list[Record]) -> None:
+        self.all += records
+        for record in records:
+            self._of[record["hash"]].append(record)
+
+
+def read(path: Path) -> list[Record]:
+    """The records of a file. A last line cut short, as by a power failure, is left out."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise FileError(f"cannot read {path}: {problem}") from None
+    found = []
+    lines = text.split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            check(record)
+        except ValueError as problem:
+            if number == len(lines):  # no newline after it: never finished
+                continue
+            raise FileError(f"{path}, line {number}: this is no record ({problem})") from None
+        found.append(record)
+    return found
+
+
+def append(path: Path, record: Record) -> None:
+    """Add a line; several programs may do so at once."""
+    from filelock import FileLock  # comes with torch
+
+    line = json.dumps(record, sort_keys=True, allow_nan=False) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(_lock_of(path)), path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # cut short once: what is new starts on its own line
+                    _drop_last_line(file)
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as problem:
+        raise FileError(f"cannot write {path}: {problem.strerror or problem}") from None
+
+
+def _lock_of(path: Path) -> Path:
+    """Where programs of this machine take turns; beside the records it would be one more file."""
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"lipkit-{name}.lock"
+
+
+def _drop_last_line(file) -> None:
+    file.seek(0)
+    file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def check(record: Record) -> None:
+    """Refuse what has not the shape of a record, the hash of its experiment, or its own seal."""
+    if not isinstance(record, dict) or record.get("status") not in ("done", "failed"):
+        raise InputError("a record is an object with a status, done or failed")
+    needed = ALWAYS | (WHEN_DONE if record["status"] == "done" else {"reason": str})
+    for name, kind in needed.items():
+        if not isinstance(record.get(name), kind):
+            raise InputError(f"its {name!r} is missing or of another kind")
+    found = Experiment.of(record["experiment"]).digest
+    if found != record["hash"]:
+        raise InputError(f"its hash is {record['hash']}, that of its experiment {found}")
+    if seal(record) != record["seal"]:
+        raise InputError("its seal is broken: it was changed after it was made; run it again")
+
+
+def seal(record: Record) -> str:
+    """A hash of all that a record says: no number can be changed without breaking it.
+
+    >>> seal({"numbers": {"last": 24.5}}) == seal({"numbers": {"last": 25.5}})
+    False
+    """
+    content = {name: value for name, value in record.items() if name != "seal"}
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def state(record: Record) -> str:
+    """ "done", "failed", or "stale": made by another version of the method.
+
+    >>> state({"status": "done", "experiment": {"image": "a", "size": 8}, "versions": {"fit": 0}})
+    'stale'
+    """
+    current = Experiment(**record["experiment"]).versions()
+    return record["status"] if record["versions"] == current else "stale"
+
+
+def flat(record: Record) -> dict[str, Any]:
+    """One row for a table: state, fields of the experiment, numbers."""
+    fields = {k: json.dumps(v) if isinstance(v, (dict, list)) else v
+              for k, v in record["experiment"].items()}  # fmt: skip
+    own = {name: record.get(name) for name in ("hash", "device", "torch", "seconds", "commit")}
+    return {"state": state(record)} | fields | record.get("numbers", {}) | own
+
+
+def where(records: Iterable[Record], conditions: dict[str, Any]) -> Iterator[Record]:
+    """The records whose row has these values; a field at its default may be named too."""
+    for record in records:
+        row = vars(Experiment(**record["experiment"])) | flat(record)
+        if all(str(row.get(name)) == str(value) for name, value in conditions.items()):
+            yield record
+
+
+def _finished(record: Record) -> Record:
+    """With what is known only here: when, of which state of the sources, and a small picture."""
+    record = dict(record)
+    picture = record.pop("picture", None)
+    made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    record |= {"lipkit": __version__, "commit": commit(), "made": made}
+    if picture is not None and _may_be_shown(record["experiment"]["image"]):
+        with contextlib.suppress(ModuleNotFoundError):  # numbers do not wait for Pillow
+            record["thumbnail"] = thumbnail(picture)
+    return record | {"seal": seal(record)}
+
+
+def _may_be_shown(image: Any) -> bool:
+    """Whether the licence of a picture lets copies of it be kept here."""
+    from .. import data
+
+    about = data.names().get(image, "") if isinstance(image, str) else ""
+    return about.startswith("Bundled") and any(licence in about for licence in _FREE)
+
+
+def thumbnail(picture) -> str:
+    """A small WebP of a picture [C, H, W], as text for a page or a JSON file.
+
+    >>> import torch
+    >>> thumbnail(torch.zeros(3, 8, 8))[:23]
+    'data:image/webp;base64,'
+    """
+    from PIL import Image
+
+    pixels = (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    content = io.BytesIO()
+    image.save(content, "WebP", quality=75)
+    return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+def commit() -> str:
+    """The state of the sources: git's commit, marked if they were changed since; else a digest."""
+    here = Path(__file__).parent
+
+    def ask(*words: str) -> str:
+        done = subprocess.run(["git", "-C", here, *words], capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        if found := ask("rev-parse", "--short=12", "HEAD"):
+            return found + ("+changed" if ask("status", "--porcelain", "--", ".") else "")
+    except OSError:  # no git on this machine
+        pass
+    text = hashlib.sha256()
+    for path in sorted(here.rglob("*.py")):
+        text.update(path.read_bytes())
+    return f"sources-{text.hexdigest()[:12]}"

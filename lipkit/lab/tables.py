@@ -1,0 +1,161 @@
+"""Tables of results: mean and spread over seeds, in a notebook and as text."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from html import escape
+from typing import TypeVar
+
+from torch import Tensor
+
+from ..errors import InputError
+from ..fitting import Fit
+from ..metrics import psnr
+from ..workers import parallel
+
+Cell = float | int | str | None
+Name = TypeVar("Name", bound=Hashable)
+
+
+class Table:
+    """Rows of equal columns, shown as HTML in a notebook.
+
+    >>> print(Table(["network", "PSNR"], [["dense", "24.1 ± 0.2"]]))
+    network  PSNR
+    dense    24.1 ± 0.2
+    """
+
+    def __init__(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        if any(len(row) != len(columns) for row in rows):
+            raise InputError(f"every row needs {len(columns)} cells: {', '.join(columns)}")
+        self.columns = list(columns)
+        self.rows = [[_text(cell) for cell in row] for row in rows]
+
+    def __str__(self) -> str:
+        lines = [self.columns, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
+        return "\n".join(
+            "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        )
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{escape(c)}</th>" for c in self.columns)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in self.rows
+        )
+        return f'<table class="results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+STOPPED, ORACLE = "stopped (dB)", "oracle (dB)"
+MEASURED = {STOPPED: ".2f", ORACLE: ".2f", "steps": ".0f", "weights": ",.0f", "seconds": ".1f"}
+
+
+def measured(fit: Fit, reference: Tensor, **labels: Cell) -> dict[str, Cell]:
+    """One row of a results table: what a fit gave, what it cost, and your own labels.
+
+    *Stopped* is the PSNR of the picture that the fit returned, *oracle* the best along the way;
+    *weights* counts those that are not zero.
+
+    >>> import lipkit as lk
+    >>> clean, op = lk.testing.tiny_image(), lk.physics.Denoise(sigma=0.1)
+    >>> fit = lk.fit(lk.testing.tiny_prior(), op, op.measure(clean), steps=5, reference=clean)
+    >>> list(measured(fit, clean, network="dense"))
+    ['network', 'stopped (dB)', 'oracle (dB)', 'steps', 'weights', 'seconds']
+    """
+    return {
+        **labels,
+        STOPPED: psnr(fit.image, reference),
+        ORACLE: float(fit.history["psnr"].max()),
+        "steps": fit.steps,
+        "weights": sum(int(p.count_nonzero()) for p in fit.net.parameters()),
+        "seconds": fit.seconds,
+    }
+
+
+def compare(
+    run: Callable[[Name, int], Fit],
+    names: Iterable[Name],
+    seeds: Sequence[int],
+    reference: Tensor,
+    by: str = "network",
+) -> tuple[list[dict[str, Cell]], dict[tuple[Name, int], Fit]]:
+    """`run(name, seed)` for every name and seed, side by side: a row for each fit, and the fits.
+
+    Rows are those of `measured`, labelled with the name in the column `by`.
+
+    >>> import lipkit as lk
+    >>> clean, op = lk.testing.tiny_image(), lk.physics.Denoise(sigma=0.1)
+    >>> def run(name, seed):
+    ...     y = op.measure(clean, seed=seed)
+    ...     steps = {"short": 2, "long": 5}[name]
+    ...     return lk.fit(lk.testing.tiny_prior(), op, y, steps=steps, reference=clean)
+    >>> rows, fits = compare(run, ["short", "long"], [0, 1], clean, by="fit")
+    >>> print(summary(rows, "fit", {"steps": ".0f"}))
+    fit    n  steps
+    short  2  2
+    long   2  5
+    >>> fits["long", 1].steps
+    5
+    """
+    jobs = [(name, seed) for name in names for seed in seeds]
+    fits = dict(zip(jobs, parallel(lambda job: run(*job), jobs), strict=True))
+    rows = [{by: name} | measured(fit, reference) for (name, _), fit in fits.items()]
+    return rows, fits
+
+
+def means(rows: Sequence[Mapping[str, Cell]], by: str, column: str) -> dict[Cell, float]:
+    """The mean of a column for each value of `by`.
+
+    >>> rows = [{"network": "dense", "PSNR": 24.0}, {"network": "dense", "PSNR": 25.0}]
+    >>> means(rows, "network", "PSNR")
+    {'dense': 24.5}
+    """
+    groups = _groups(rows, by)
+    return {name: statistics.fmean(row[column] for row in group) for name, group in groups.items()}
+
+
+def summary(
+    rows: Sequence[Mapping[str, Cell]], by: str, columns: Mapping[str, str] = MEASURED
+) -> Table:
+    """One line for each value of `by`: mean ± standard deviation of the other columns.
+
+    `columns` maps what to show to a format such as ".2f".
+
+    >>> rows = [{"network": "dense", "PSNR": 24.0}, {"network": "dense", "PSNR": 25.0}]
+    >>> print(summary(rows, "network", {"PSNR": ".1f"}))
+    network  n  PSNR
+    dense    2  24.5 ± 0.7
+    """
+    body = [
+        [name, len(group), *(_mean([r.get(c) for r in group], f) for c, f in columns.items())]
+        for name, group in _groups(rows, by).items()
+    ]
+    return Table([by, "n", *columns], body)
+
+
+def _groups(rows: Sequence[Mapping[str, Cell]], by: str) -> dict[Cell, list[Mapping[str, Cell]]]:
+    groups: dict[Cell, list[Mapping[str, Cell]]] = {}
+    for row in rows:
+        groups.setdefault(row[by], []).append(row)
+    return groups
+
+
+def _mean(values: Sequence[Cell], form: str) -> str:
+    numbers = [float(v) for v in values if v is not None and v == v]
+    if not numbers:
+        return "–"
+    mean = format(statistics.fmean(numbers), form)
+    if len(numbers) < 2:
+        return mean
+    spread = statistics.stdev(numbers)
+    return f"{mean} ± {format(spread, form)}" if spread else mean
+
+
+def _text(cell: Cell) -> str:
+    if cell is None:
+        return "–"
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)

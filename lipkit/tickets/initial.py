@@ -1,0 +1,98 @@
+"""The initial weights that a recipe stands for: drawn again, and told apart from others."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .. import models
+from ..errors import InputError
+from ..formats.maskfile import MAX_WEIGHTS
+from ..masks import Mask
+from ..prior import Recipe, _checked_size
+
+_CODE_OPTIONS = ("code", "code_scale")  # of a recipe; the rest are the network's
+_MAX_OPTION = 4096
+_PROBES = 4  # initial weights kept of each parameter
+_ROUNDING = 1e-6  # by which weights of one seed may differ between processors
+
+
+class Fingerprint(NamedTuple):
+    """What tells the initial weights of two networks apart."""
+
+    sha256: str
+    probe: Tensor  # a few weights of each parameter, to tell rounding from another draw
+
+    def close_to(self, other: Fingerprint) -> bool:
+        """Whether the weights may be the same but for rounding, as on another processor."""
+        mine, theirs = self.probe, other.probe
+        return mine.shape == theirs.shape and bool(((mine - theirs).abs() <= _ROUNDING).all())
+
+
+def fingerprint(net: nn.Module) -> Fingerprint:
+    """Of the parameters of a network, in order, as float32."""
+    sha256, probes = hashlib.sha256(), []
+    for parameter in net.parameters():
+        values = parameter.detach().cpu().float().flatten()
+        sha256.update(values.numpy().tobytes())
+        probes.append(values[:: -(-values.numel() // _PROBES)])
+    return Fingerprint(sha256.hexdigest(), torch.cat(probes))
+
+
+def initial_net(recipe: Recipe) -> nn.Module:
+    """The network alone: a prior draws it before its code, so that no size comes into it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(recipe.seed)
+        return models.build(recipe.name, **network_options(recipe))
+
+
+def skeleton(recipe: Recipe) -> nn.Module:
+    """Names and shapes of the network, without memory for its weights."""
+    with torch.device("meta"):
+        return models.build(recipe.name, **network_options(recipe))
+
+
+def network_options(recipe: Recipe) -> dict[str, Any]:
+    """The options of a recipe that its network takes."""
+    return {k: v for k, v in recipe.options.items() if k not in _CODE_OPTIONS}
+
+
+def check_fits(mask: Mask, recipe: Recipe) -> None:
+    """Refuse a recipe that is none, is beyond all measure, or is of another network."""
+    _checked_size(recipe.size)
+    seed = recipe.seed
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise InputError(f"the seed of a recipe is a whole number of at least 0, got {seed!r}")
+    for name, value in network_options(recipe).items():
+        values = value if isinstance(value, tuple) else (value,)
+        if len(values) > 64 or any(isinstance(v, int) and v > _MAX_OPTION for v in values):
+            raise InputError(f"the network option {name!r} is beyond all measure")
+    net = skeleton(recipe)
+    total = sum(p.numel() for p in net.parameters())
+    if total > MAX_WEIGHTS:
+        raise InputError(f"the network has {total:,} weights, more than a ticket can be for")
+    mask.pairs(net)
+
+
+def kept_values(net: nn.Module, mask: Mask) -> Tensor:
+    """All that is left of the parameters under a mask, in order, as one vector."""
+    keep = {id(p): m.bool() for p, m in mask.pairs(net)}
+    parts = (p.detach()[keep[id(p)]] if id(p) in keep else p.detach() for p in net.parameters())
+    return torch.cat([part.flatten().cpu().float() for part in parts])
+
+
+@torch.no_grad()
+def put_kept_values(net: nn.Module, mask: Mask, values: Tensor) -> None:
+    """The reverse; what the mask prunes stays as it is."""
+    keep = {id(p): m.bool() for p, m in mask.pairs(net)}
+    keeps = [keep.get(id(p), torch.ones_like(p, dtype=torch.bool)) for p in net.parameters()]
+    if values.numel() != (total := sum(int(k.sum()) for k in keeps)) or not values.isfinite().all():
+        raise InputError(
+            f"the stored weights are not the {total:,} finite numbers that the mask leaves"
+        )
+    parts = values.split([int(k.sum()) for k in keeps])
+    for parameter, k, part in zip(net.parameters(), keeps, parts, strict=True):
+        parameter[k] = part

@@ -1,0 +1,258 @@
+"""The ledger of claims: verdicts follow from records, and the pages show what they follow from."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+import lipkit as lk
+from lipkit.book import evidence as pages
+from lipkit.book import site
+from lipkit.lab import claims, papers
+from lipkit.lab.experiment import Experiment
+from lipkit.lab.grid import Grid
+from lipkit.lab.paths import data_folder
+from lipkit.lab.records import Records
+
+BOOK = data_folder().parent
+GRID = """
+title = "Tiny"
+about = "Two arms."
+scale = "paper"
+[common]
+size = 64
+[axes]
+seed = [0, 1]
+image = ["coffee", "moon", "camera"]
+[arms.dense]
+[arms.sparse]
+method = "snip"
+density = 0.1
+[paper]
+table = "oes24-2"
+number = "last"
+row = "image"
+labels = {coffee = "Pepper"}
+columns = {dense = "dense 25", sparse = "sparse 25"}
+[code]
+dense = ["oes24-demo", "pepper, dense, lr 1e-3", "19000"]
+"""
+
+
+def record(experiment: Experiment, **numbers) -> dict:
+    """What a run would have left, with numbers of our choice."""
+    numbers = dict(stopped=20.0, oracle=21.0, last=19.0, weights=5, oracle_step=100) | numbers
+    return {
+        "hash": experiment.digest, "experiment": experiment.given(),
+        "versions": experiment.versions(), "status": "done", "reason": "all steps are done",
+        "device": "cpu", "torch": "2", "seconds": 1, "search_seconds": 0, "fit_seconds": 1,
+        "curve": {"step": [1, 50, 100], "loss": [3, 2, 1], "psnr": [10, 21, 19],
+                  "low": [0, 0.9, 1], "high": [0, 0.1, 0.5]},
+        "layers": {"a": [1, 4]}, "rounds": [], "numbers": numbers,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def book(tmp_path) -> Path:
+    for name in ("_data", "grids", "records"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "grids" / "paper.toml").write_text(GRID)
+    small = GRID.replace('scale = "paper"', 'scale = "laptop"').replace("size = 64", "size = 32")
+    (tmp_path / "grids" / "laptop.toml").write_text(small)
+    return tmp_path
+
+
+def keep(book: Path, grid: str, values: dict[tuple[str, str], dict], seeds=(0, 1)) -> None:
+    records = Records(book / "records")
+    for point in Grid.load(book / "grids" / f"{grid}.toml").points:
+        key = (point.arm, point.place["image"])
+        if key in values and point.place["seed"] in seeds:
+            records.add(record(point.experiment, **values[key]), grid)
+
+
+def judged(book: Path, *holds: list, **more) -> claims.Claim:
+    tests = [{"grid": grid, "holds": list(holds)} | more for grid in ("paper", "laptop")]
+    entry = {"id": "C-1", "says": "so.", "paper": "lip2022", "where": "here", "tests": tests}
+    (book / "_data" / "claims.yml").write_text(yaml.safe_dump([entry]))
+    return claims.ledger(book)[0]
+
+
+AHEAD = {("sparse", i): {"last": 22} for i in ("coffee", "moon", "camera")}
+DENSE = {("dense", i): {"last": 20} for i in ("coffee", "moon", "camera")}
+BETTER = ["sparse.last", ">", "dense.last", 1]
+
+
+def test_verdicts_follow_from_the_records(book):
+    assert judged(book, BETTER).verdict == "not yet run"
+    keep(book, "laptop", AHEAD | DENSE)
+    claim = judged(book, BETTER)
+    assert (claim.verdict, claim.scale) == ("reproduced", "laptop")
+    keep(book, "paper", DENSE | AHEAD | {("sparse", "moon"): {"last": 20.5}})
+    claim = judged(book, BETTER)  # two of three pictures are not most of them
+    assert (claim.verdict, claim.scale) == ("not reproduced", "paper")
+    assert judged(book, BETTER, share=0.6).verdict == "reproduced"
+    assert judged(book, BETTER, ["dense.last", "<", 20.1]).verdict == "partly"
+    half = judged(book, BETTER, ["sparse.stopped_y", ">", 0])  # which nothing has measured
+    assert half.verdict == "not yet run" and half.findings[0].ok is False
+    finding = claim.findings[0]
+    assert (finding.held, finding.asked, finding.planned) == (2, 3, 3)
+    assert (finding.left, finding.right) == (pytest.approx(21.5), 20)
+
+
+def test_means_are_over_seeds_and_pictures_stand_alone(book):
+    keep(
+        book,
+        "paper",
+        {("dense", "coffee"): {"last": 20}, ("sparse", "coffee"): {"last": 22.4}},
+        [0],
+    )
+    keep(
+        book,
+        "paper",
+        {("dense", "coffee"): {"last": 22}, ("sparse", "coffee"): {"last": 21.8}},
+        [1],
+    )
+    claim = judged(book, BETTER)  # means 22.1 and 21, though the second seed alone says no
+    assert claim.verdict == "reproduced"
+    assert (claim.findings[0].asked, claim.findings[0].planned) == (1, 3)
+    keep(book, "paper", {("dense", "moon"): {"last": 25}})  # half a comparison is none
+    assert judged(book, BETTER).findings[0].asked == 1
+
+
+def test_every_kind_of_statement(book):
+    keep(book, "paper", DENSE | AHEAD | {("dense", "moon"): {"last": 20, "oracle_step": 900}})
+    true = [
+        ["sparse.last", "~", "dense.last", 2], ["dense.last", "<", "sparse.last", -1.5],
+        ["sparse.layer/a", "<", 0.3], ["sparse.psnr@60", ">", 20.9], ["sparse.fall", "<", 0],
+        ["range dense.oracle_step", ">", 799], ["sparse.oracle", ">", "sparse.stopped"],
+        ["sparse.high@60", "<", "sparse.low@60"],
+    ]  # fmt: skip
+    false = [
+        ["sparse.last", "~", "dense.last", 1.9], ["dense.last", "<", "sparse.last", -2.5],
+        ["range dense.oracle_step", ">", 800], ["sparse.psnr@60", ">", 21.1],
+    ]  # fmt: skip
+    assert [f.ok for f in judged(book, *true).findings if f.scale == "paper"] == [True] * 8
+    assert [f.ok for f in judged(book, *false).findings if f.scale == "paper"] == [False] * 4
+    only = judged(book, ["dense.oracle_step", ">", 500], at={"image": ["moon"]})
+    assert only.verdict == "reproduced" and only.findings[0].planned == 1
+
+
+@pytest.mark.parametrize(
+    ("statement", "sentence"),
+    [
+        (["sparce.last", ">", 3], "has no arm 'sparce', only dense, sparse"),
+        (["sparse.best", ">", 3], "no number 'best'"),
+        (["sparse.last", ">="], "a statement is"),
+        (["sparse.layer/b", ">", 0], "no layer 'b'"),
+    ],
+)
+def test_a_statement_that_means_nothing_is_refused(book, statement, sentence):
+    keep(book, "paper", AHEAD)
+    with pytest.raises(lk.InputError, match=sentence):
+        judged(book, statement)
+
+
+def test_stale_records_and_printed_numbers_decide_nothing(book, monkeypatch):
+    keep(book, "paper", AHEAD | DENSE)
+    monkeypatch.setitem(lk.experiment.VERSIONS, "snip", 2)
+    assert judged(book, BETTER).verdict == "not yet run"
+    entry = {"id": "C-1", "says": "so.", "paper": "ghosh2024oes", "where": "Table 4"}
+    entry["tests"] = [{"table": "oes24-4", "holds": [["IMP 14 x 20 %", ">", "IMP 3 x 80 %"]]}]
+    (book / "_data" / "claims.yml").write_text(yaml.safe_dump([entry]))
+    claim = claims.ledger(book)[0]
+    assert claim.verdict == "not tested here"
+    assert (claim.findings[0].held, claim.findings[0].asked) == (12, 22)
+
+
+def test_what_functions_say_needs_no_record(book):
+    entry = {"id": "C-1", "says": "so.", "paper": "ghosh2024oes", "where": "Figure 28"}
+    entry["tests"] = [{"penalties": [0.05, 0.5], "holds": [["kl", "~", 0, 1e-3]]}]
+    (book / "_data" / "claims.yml").write_text(yaml.safe_dump([entry]))
+    claim = claims.ledger(book)[0]
+    assert (claim.verdict, claim.scale, claim.findings[0].asked) == ("reproduced", "", 2)
+    assert "| the functions themselves | `kl ~ 0 ± 0.001` |" in pages.claims_page(book)
+    entry["tests"][0]["holds"] = [["l1", "<", 0.9]]
+    (book / "_data" / "claims.yml").write_text(yaml.safe_dump([entry]))
+    assert claims.ledger(book)[0].verdict == "not reproduced"
+
+
+def test_the_ledger_has_every_claim_and_every_one_has_a_grid_or_a_reason():
+    entries = papers.read_yaml(BOOK / "_data" / "claims.yml")
+    wanted = [f"C-LIP-{i:02d}" for i in range(1, 34)] + [f"C-OES-{i:02d}" for i in range(1, 35)]
+    assert [entry["id"] for entry in entries] == wanted
+    bibliography = (BOOK / "references.bib").read_text()
+    for entry in entries:
+        assert ("why_not" in entry) != ("tests" in entry), entry["id"]
+        assert all(f"{{{key}," in bibliography for key in entry["paper"].split(","))
+    judged_now = claims.ledger(BOOK)
+    assert sum(claims.counts(judged_now).values()) == len(wanted)
+    for claim in judged_now:
+        for finding in claim.findings:
+            grid = BOOK / f"grids/{finding.source}.toml"
+            assert finding.scale in ("printed", "exact") or grid.is_file()
+            assert finding.planned > 0, (claim.id, finding.statement)  # `at` leaves something
+
+
+def test_statements_name_layers_that_the_networks_have():
+    for entry in papers.read_yaml(BOOK / "_data" / "claims.yml"):
+        for test in entry.get("tests", []):
+            tokens = [t for s in test["holds"] for t in (s[0], s[2]) if "layer/" in str(t)]
+            for token in tokens:
+                arm, _, name = token.partition(".layer/")
+                points = Grid.load(BOOK / f"grids/{test['grid']}.toml").points
+                one = next(p.experiment for p in points if p.arm == arm)
+                net = lk.models.build(one.prior, **one.options)
+                assert name in dict(net.named_parameters()), (entry["id"], token)
+
+
+def test_pages_show_numbers_and_nothing_that_was_not_run(book):
+    keep(book, "paper", DENSE | AHEAD)
+    judged(book, BETTER)
+    page = pages.claims_page(book)
+    assert "{bdg-success}`reproduced` at paper scale" in page and "(c-1)=" in page
+    assert "`sparse.last > dense.last +1` | 22 | 20 | 3 of 3: holds |" in page
+    assert "Not yet run: `laptop` at laptop scale: `sparse.last > dense.last +1`" in page
+    shown = pages.comparison_page(book)
+    assert "Grid `paper`, paper scale: 12 of 12 recorded on cpu." in shown
+    row = "| coffee | sparse | 27.45 |  | 22.00 ± 0.00 | 20.00 ± 0.00 | 21.00 ± 0.00 | 5 | 2 |"
+    assert row in shown.replace("\u00a0", " ")
+    assert "| coffee | dense | 21.21 | 22.28 | 20.00" in shown
+    assert "Grid `laptop`, laptop scale: 0 of 12 recorded." in shown
+    assert pages.badges(book) == "{bdg-success}`1 reproduced at paper scale`\n"
+
+
+def test_every_comparison_of_the_book_finds_its_printed_number():
+    for path in sorted((BOOK / "grids").glob("*.toml")):
+        grid = Grid.load(path)
+        columns = grid.paper.get("columns", dict.fromkeys(grid.arms) if grid.paper else {})
+        for point in grid.points:
+            if point.arm in columns:
+                assert re.fullmatch(r"\d+\.\d+", pages._printed(grid, point.arm, point)), point
+        for arm in grid.code:
+            assert pages._printed_by_code(grid, arm)
+
+
+def test_a_book_with_a_ledger_gets_its_pages(book, tmp_path):
+    judged(book, BETTER)
+    site.stage(tmp_path, [], tmp_path / "bare")
+    assert not (tmp_path / "bare" / "book" / "claims.md").exists()
+    shutil.copytree(book, tmp_path / "with" / "book", ignore=shutil.ignore_patterns("with", "bare"))
+    site.stage(tmp_path / "with", [], tmp_path / "staged")
+    staged = {p.name: p.read_text() for p in (tmp_path / "staged" / "book").rglob("*.md")}
+    assert staged["claims.md"] == pages.claims_page(book)
+    assert staged["comparison.md"] == pages.comparison_page(book)
+    assert staged["badges.md"] == "{bdg-muted}`1 not yet run`\n"
+
+
+def test_where_losses_begin_to_rise_is_counted_from_the_best_round():
+    from lipkit.lab.claims import _of
+
+    losses, psnrs = [3.0, 2.0, 1.0, 1.1, 1.2, 1.3], [20.0, 22.0, 23.0, 22.5, 22.0, 21.0]
+    rounds = [{"loss": a, "best_psnr": b} for a, b in zip(losses, psnrs, strict=True)]
+    assert _of({"rounds": rounds}, "rise") == 1  # the round after the best
+    assert _of({"rounds": rounds[:4]}, "rise") is None  # one rise is none
+    assert _of({"rounds": []}, "rise") is None
