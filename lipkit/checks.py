@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -65,3 +67,48 @@ def kind_of(value: object) -> str:
     ('None', 'a str')
     """
     return "None" if value is None else f"a {type(value).__name__}"
+
+
+def check_whole(name: str, value: object, least: int = 0) -> None:
+    """Refuse what is not a whole number of at least `least`.
+
+    >>> check_whole("steps", 0, least=1)
+    Traceback (most recent call last):
+        ...
+    lipkit.errors.InputError: steps must be a whole number of at least 1, got 0
+    """
+    if not is_whole(value, least):
+        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def check_positive(name: str, value: object) -> None:
+    """Refuse what is not a number above 0.
+
+    >>> check_positive("lr", 0.01)
+    """
+    if not is_number(value, least=0) or value == 0:
+        raise InputError(f"{name} must be a number above 0, got {value!r}")
+
+
+def check_one_of(what: str, value: object, known: Iterable[str]) -> None:
+    """Refuse what is not among the known, and name the nearest.
+
+    >>> check_one_of("method", "snap", ["snip", "grasp"])
+    Traceback (most recent call last):
+        ...
+    lipkit.errors.InputError: there is no method 'snap'; did you mean 'snip'? there are: snip, grasp
+    """
+    known = list(known)
+    if value not in known:
+        near = did_you_mean(value, known)
+        raise InputError(f"there is no {what} {value!r}; {near}there are: {', '.join(known)}")
+
+
+def did_you_mean(value: object, known: Iterable[str]) -> str:
+    """Say which of the known is nearest, as a question to put into an error; else nothing.
+
+    >>> did_you_mean("snap", ["snip", "grasp"])
+    "did you mean 'snip'? "
+    """
+    near = difflib.get_close_matches(str(value), list(known), n=1, cutoff=0.7)
+    return f"did you mean {near[0]!r}? " if near else ""

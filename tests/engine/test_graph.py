@@ -23,7 +23,7 @@ from lipkit.fitting.settings import Settings
 from lipkit.testing import tiny_prior
 from tests.support.tiny_fit import CLEAN, MASK, Y, assert_same_fit, quick
 
-FIT = sys.modules["lipkit.fit"]  # of that name there is a function too
+FIT = sys.modules["lipkit.fitting.descent"]  # of that name there is a function too
 
 
 class Rerun(graph.CudaGraph):
