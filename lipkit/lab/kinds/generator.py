@@ -44,7 +44,7 @@ _ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
 def run(e: Experiment, device: str, masks: str | Path | None, progress: bool) -> dict[str, Any]:
     """What a record of the experiment says, beside what it was made with."""
-    from ..search import shortened
+    from ..search import not_interrupted, shortened
     from .restore import operator
 
     net = generators.generator(e.options.get("weights", "faces-64")).to(device)
@@ -58,6 +58,7 @@ def run(e: Experiment, device: str, masks: str | Path | None, progress: bool) ->
         sparse, op, ys, steps=e.steps, lr=e.lr, every=e.every or max(1, e.steps // 50),
         reference=list(clean), seed=e.seed, progress=progress, **e.fit,
     )  # fmt: skip
+    not_interrupted(found[0])
     best = [f.losses.argmin() for f in found]  # of the restarts, by loss
     psnr, loss = (
         np.array([f.history[name][:, i] for f, i in zip(found, best, strict=True)])
