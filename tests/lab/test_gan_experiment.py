@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from lipkit.lab.kinds import generator
 from lipkit.lab.kinds.generator import pictures
 from lipkit.lab.records import check, state
 from lipkit.lab.sweep import run as sweep
+from lipkit.physics import CompressedSensing
 
 PLAN = Plan(4, 8, (8, 4), steps=(2, 2, 2), batch=(4, 4, 4), faces=16)
 HOW = {"steps": 2, "batch": 4, "lr": 0.01, "pictures": 8}
@@ -192,6 +195,23 @@ def test_a_grid_is_swept_and_recorded(given, tmp_path):
     for line in (tmp_path / "tiny.jsonl").read_text().splitlines():
         check(json.loads(line))
         assert state(json.loads(line)) == "done"
+
+
+def test_an_interrupted_search_is_no_record(given, monkeypatch):
+    """Else a sweep would count it as done, and claims would be judged by it."""
+    step = CompressedSensing.A
+    calls = []
+
+    def pressing(op, x):
+        calls.append(x)
+        if len(calls) == 6:  # each of the three pictures was measured once before
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(op, x)
+
+    monkeypatch.setattr(CompressedSensing, "A", pressing)
+    with pytest.raises(KeyboardInterrupt):
+        run(Experiment.of(given | {"steps": 20}))
+    assert len(calls) < 20
 
 
 def test_a_folder_of_pictures_is_split_in_two(given, tmp_path):
