@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import FileError, InputError
+from ..formats.unpickle import read_tensors
 from .decoder import DeepDecoder
 from .hourglass import Hourglass
 from .pgan import Critic, Generator
@@ -50,9 +51,7 @@ def load_reference(
     6
     """
     if not isinstance(state_dict, dict):
-        from ..formats.unpickle import ANY_CLASS, read_tensors
-
-        state_dict = read_tensors(state_dict, allow_inert=ANY_CLASS)
+        state_dict = read_tensors(state_dict, allow_objects=True)
     given = {_plain(key): value for key, value in _part(net, state_dict, part).items()}
     names = reference_names(net)
     wanted = {}
