@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable
 
@@ -110,5 +109,7 @@ def did_you_mean(value: object, known: Iterable[str]) -> str:
     >>> did_you_mean("snap", ["snip", "grasp"])
     "did you mean 'snip'? "
     """
+    import difflib  # late: only errors need it
+
     near = difflib.get_close_matches(str(value), list(known), n=1, cutoff=0.7)
     return f"did you mean {near[0]!r}? " if near else ""

@@ -6,7 +6,6 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from importlib import import_module
 from pprint import pformat
 from types import ModuleType
 from typing import Any
@@ -39,7 +38,7 @@ def api_page() -> str:
 def _public_modules() -> Iterator[ModuleType]:
     for name in sorted(set(lipkit.__all__) - HIDDEN):
         if isinstance(getattr(lipkit, name), ModuleType):
-            yield import_module(f"lipkit.{name}")
+            yield getattr(lipkit, name)
 
 
 def _members(module: ModuleType) -> Iterator[tuple[str, Any]]:

@@ -36,7 +36,7 @@ class Problem(NamedTuple):
 def problem(experiment: Experiment, image: str | None = None) -> Problem:
     """The picture of an experiment, its operator and its measurement.
 
-    >>> from lipkit.experiment import Experiment
+    >>> from lipkit.lab import Experiment
     >>> problem(Experiment("astronaut", 16, task="sr", strength=2)).y.shape
     torch.Size([3, 8, 8])
     """
