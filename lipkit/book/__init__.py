@@ -11,11 +11,11 @@ from typing import Any
 
 from ..errors import Error, InputError
 from ..lab.paths import find_root
-from . import runs, site
+from . import chapter, plots, runs, site, widgets
 from .notebooks import find_chapters
 from .runs import Run
 
-__all__ = ["build", "find_chapters", "find_root", "run"]
+__all__ = ["build", "chapter", "find_chapters", "find_root", "plots", "run", "widgets"]
 
 
 def _print(line: str) -> None:
