@@ -15,6 +15,8 @@ import lipkit as lk
 from lipkit.testing import tiny_image, tiny_prior
 from tests.support.tiny_fit import CLEAN, OP, Garbage, Y, outputs, quick
 
+ROOT = Path(__file__).resolve().parents[2]
+
 # --- what comes back ----------------------------------------------------------------------------
 
 
@@ -103,7 +105,7 @@ def test_progress_is_shown_unless_switched_off_by_argument_or_environment(
     progress, variable, shown
 ):
     code = f"from tests.support import tiny_fit; tiny_fit.quick(progress={progress})"
-    path = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+    path = os.pathsep.join([str(ROOT), *sys.path])
     environment = os.environ | {"TQDM_DISABLE": variable, "PYTHONPATH": path}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
