@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from torch import Tensor
 
 from .. import metrics
-from ..checks import check_picture, is_number, is_whole
+from ..checks import check_choice, check_whole, is_number
 from ..errors import InputError
 from ..fitting import Fit, fit
 from ..fitting.settings import check_parts, signature
@@ -19,8 +19,8 @@ from ..masks import Mask, checked_density
 from ..physics import Denoise
 from ..prior import Prior
 from .latents import fresh_code
-from .rounds import Folder, Imp, Round
-from .schedule import Exempt, checked_rate, exempt_names, plan, prune, rising_run
+from .rounds import Folder, Imp, Round, in_rounds
+from .schedule import Exempt, checked_rate, exempt_names, keep_counts, prune, rising_run
 
 FIT_OPTIONS = (
     "input_noise", "average", "stop", "langevin", "weight_decay", "backtrack", "every", "precision",
@@ -90,16 +90,11 @@ def imp(
     settings.check()
     if reference_target is not None:
         op, y = Denoise(0.0), reference_target
-    check_parts(prior, op, within, None)
-    check_picture("measurement", y)
-    if reference is not None:
-        check_picture("reference", reference)
+    check_parts(prior, op, y, within, reference)
     if codes == "per_round":
         fresh_code(prior, seed)  # refuses what has no other code now, not after the first round
-    search = _Search(
-        prior, op, y, settings, exempt_names(exempt, prior.net, scope), within, reference
-    )
-    return search.go(folder, progress)
+    spared = exempt_names(exempt, prior.net, scope)
+    return _Search(prior, op, y, settings, spared, within, reference, folder, progress).go()
 
 
 @dataclass(frozen=True)
@@ -119,8 +114,8 @@ class _Settings:
     def check(self) -> None:
         checked_density(self.density)
         checked_rate(self.rate)
-        if not is_whole(self.steps, least=1):
-            raise InputError(f"steps must be a whole number of at least 1, got {self.steps!r}")
+        check_whole("steps", self.steps, least=1)
+        check_whole("seed", self.seed)
         if not is_number(self.rewind, least=0) or self.rewind >= 1:
             raise InputError(
                 f"rewind is a fraction of the steps, at least 0 and below 1, got {self.rewind!r}"
@@ -129,12 +124,9 @@ class _Settings:
             raise InputError(f"rewind={self.rewind} of {self.steps} steps is less than one step")
         for name in ("rounds", "stop_when_rising"):
             value = getattr(self, name)
-            if value is not None and not is_whole(value, least=1):
-                raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if not is_whole(self.seed):
-            raise InputError(f"seed must be a whole number of at least 0, got {self.seed!r}")
-        if self.codes not in ("fixed", "per_round"):
-            raise InputError(f"codes must be 'fixed' or 'per_round', got {self.codes!r}")
+            if value is not None:
+                check_whole(name, value, least=1)
+        check_choice("codes", self.codes, ("fixed", "per_round"))
         unknown = sorted(set(self.fit_options) - set(FIT_OPTIONS))
         if unknown:
             raise InputError(
@@ -150,71 +142,81 @@ class _Settings:
 class _Search:
     """One search: what stays the same from round to round."""
 
-    def __init__(self, prior, op, y, settings: _Settings, exempt, within, reference) -> None:
-        self.prior, self.op, self.y, self.s = prior, op, y, settings
-        self.exempt, self.reference = exempt, reference
+    def __init__(
+        self, prior, op, y, settings: _Settings, exempt, within, reference, folder, progress
+    ) -> None:
+        self.prior = prior
+        self.op = op
+        self.y = y
+        self.s = settings
+        self.exempt = exempt
+        self.reference = reference
+        self.progress = progress
         full = Mask.full(prior.net, settings.scope)
         self.first = full if within is None else full & within
-        self.plan = plan(self.first, exempt, settings.density, settings.rate, settings.rounds)
+        self.counts = keep_counts(
+            self.first, exempt, settings.density, settings.rate, settings.rounds
+        )
+        self.files = None if folder is None else Folder(folder, self._signature())
+        self.start = self._start()
 
-    def go(self, folder: str | Path | None, progress: bool) -> Imp:
-        from tqdm import tqdm
-
-        files = None if folder is None else Folder(folder, self._signature())
-        silent = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
-        start = self._start(files, progress)
+    def go(self) -> Imp:
+        """Do all rounds."""
         rounds: list[Round] = []
-        mask, rising, reason, interrupted = self.first, None, self._done(), False
-        for number, kept in enumerate(tqdm(self.plan, "rounds", leave=False, **silent)):
-            name = f"round-{number:02d}"
-            found = files.load_round(name, mask, kept) if files else None
-            if found is None:
-                checkpoint = files.checkpoint(name) if files else None
-                result = self._train(start, mask, number, checkpoint, progress)
-                if result.interrupted:
-                    interrupted = True
-                    reason = f"interrupted in round {number} of {len(self.plan)}"
-                    break
-                found = self._record(result, mask, kept)
-                if files:
-                    files.save_round(name, found, mask)
+        rising = None
+        for found in in_rounds(self.first, self.counts, self._round, self.progress):
             rounds.append(found)
-            mask = found.mask
             rising = rising_run([r.loss for r in rounds], self.s.stop_when_rising)
             if rising:
-                reason = f"the loss has risen in {rising[1] - rising[0] + 1} rounds in a row"
                 break
         if not rounds:
             raise KeyboardInterrupt
-        return Imp(tuple(rounds), start, reason, rising, interrupted)
+        interrupted = not rising and len(rounds) < len(self.counts)
+        reason = self._done()
+        if rising:
+            reason = f"the loss has risen in {rising[1] - rising[0] + 1} rounds in a row"
+        if interrupted:
+            reason = f"interrupted in round {len(rounds)} of {len(self.counts)}"
+        return Imp(tuple(rounds), self.start, reason, rising, interrupted)
 
-    def _start(self, files: Folder | None, progress: bool) -> Prior:
-        """What every round but the first starts from."""
+    def _start(self) -> Prior:
+        """Make what every round but the first starts from."""
         start = self.prior.clone()
-        if not self.s.rewind or (files and files.load_weights(start.net)):
+        if not self.s.rewind or (self.files and self.files.load_weights(start.net)):
             return start
         # the first steps of the very fit that round 0 runs in full: same weights, code and noise
-        checkpoint = files.checkpoint("rewind") if files else None
-        result = self._fit(start, self.first, self.s.rewind_steps, 0, checkpoint, progress)
+        result = self._fit(start, self.first, self.s.rewind_steps, 0, "rewind")
         if result.interrupted:
             raise KeyboardInterrupt
         start.net.load_state_dict(result.net.state_dict())
-        if files:
-            files.save_weights(start.net)
+        if self.files:
+            self.files.save_weights(start.net)
         return start
 
-    def _train(self, start: Prior, mask: Mask, number: int, checkpoint, progress: bool) -> Fit:
-        prior = start if number else self.prior
+    def _round(self, number: int, mask: Mask, kept: int) -> Round | None:
+        """Train under the mask and prune; None if that was interrupted."""
+        name = f"round-{number:02d}"
+        found = self.files.load_round(name, mask, kept) if self.files else None
+        if found is not None:
+            return found
+        prior = self.start if number else self.prior
         if number and self.s.codes == "per_round":
             prior = prior.clone()
             prior.z = fresh_code(prior, self.s.seed + number)
-        return self._fit(prior, mask, self.s.steps, number, checkpoint, progress)
+        result = self._fit(prior, mask, self.s.steps, number, name)
+        if result.interrupted:
+            return None
+        found = self._record(result, mask, kept)
+        if self.files:
+            self.files.save_round(name, found, mask)
+        return found
 
-    def _fit(self, prior, mask: Mask, steps: int, number: int, checkpoint, progress: bool) -> Fit:
+    def _fit(self, prior: Prior, mask: Mask, steps: int, number: int, name: str) -> Fit:
         return fit(
             prior, self.op, self.y, steps=steps, lr=self.s.lr, seed=self.s.seed + number,
             mask=None if mask.kept == mask.total else mask, reference=self.reference,
-            checkpoint=checkpoint, progress=progress, **self.s.fit_options,
+            checkpoint=self.files and self.files.checkpoint(name), progress=self.progress,
+            **self.s.fit_options,
         )  # fmt: skip
 
     def _record(self, result: Fit, mask: Mask, kept: int) -> Round:
@@ -232,15 +234,15 @@ class _Search:
         return f"density {100 * self.s.density:.3g} % is reached"
 
     def _signature(self) -> dict[str, str]:
-        """What makes two searches the same; how far they go may differ."""
-        s, truth = self.s, self.reference
+        """Say what makes two searches the same; how far they go may differ."""
+        s = self.s
         defaults = inspect.signature(fit).parameters
         options = {name: defaults[name].default for name in FIT_OPTIONS} | s.fit_options
+        truth = self.reference
         if truth is not None:
             truth = hashlib.sha256(truth.cpu().contiguous().numpy().tobytes()).hexdigest()
-        same = dict(
+        settings = SimpleNamespace(
             rate=s.rate, steps_a_round=s.steps, lr=s.lr, rewind=s.rewind, scope=s.scope,
-            codes=s.codes, seed=s.seed, exempt=self.exempt, reference=truth,
+            codes=s.codes, seed=s.seed, exempt=self.exempt, reference=truth, **options,
         )  # fmt: skip
-        settings = SimpleNamespace(**same, **options)
         return signature(self.prior, self.op, self.y, self.first, settings)

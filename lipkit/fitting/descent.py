@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import metrics
-from ..checks import check_picture, is_number
+from ..checks import is_number
 from ..engine import install
 from ..engine.dense import compare
 from ..engine.graph import WORTH, Step
@@ -84,19 +84,14 @@ def fit(
         stop, langevin, weight_decay, backtrack, every, seed, precision, engine,
     )  # fmt: skip
     settings.check()
-    check_parts(prior, op, mask, callback)
-    check_picture("measurement", y)
-    if reference is not None:
-        check_picture("reference", reference)
+    check_parts(prior, op, y, mask, reference, callback)
     with torch.inference_mode(False), torch.enable_grad():  # wherever it is called from
         run = _Run(prior, op, y, mask, settings, reference)
         return run.go(callback, checkpoint, progress)
 
 
-class _Run:
+class _Run(loop.Work):
     """One fit under way: all that changes from step to step, to be saved and resumed."""
-
-    kind = "fit"
 
     def __init__(self, prior, op, y, mask, settings: Settings, reference) -> None:
         self.s = settings
@@ -118,9 +113,6 @@ class _Run:
         )
         self.generator = torch.Generator(device).manual_seed(settings.seed)
         self.steps = settings.steps
-        self.step = 0
-        self.seconds = 0.0
-        self.reason = ""
         self.mean = torch.zeros((), device=device)
         self.mean_count = 0
         self.stopper: dict[str, Tensor] = {}
