@@ -84,21 +84,21 @@ def imp(
     >>> [round(mask.density, 2) for mask in found.masks]
     [0.8, 0.64, 0.51, 0.5]
     """
-    settings = _Settings(
-        density, rate, rounds, steps, lr, rewind, scope, codes, stop_when_rising, seed, fit_options
-    )
-    settings.check()
     if reference_target is not None:
         op, y = Denoise(0.0), reference_target
-    check_parts(prior, op, y, within, reference)
-    if codes == "per_round":
-        fresh_code(prior, seed)  # refuses what has no other code now, not after the first round
-    spared = exempt_names(exempt, prior.net, scope)
-    return _Search(prior, op, y, settings, spared, within, reference, folder, progress).go()
+    return _Search(
+        prior, op, y, density, rate, rounds, steps, lr, rewind, scope, exempt, within, codes,
+        stop_when_rising, reference, folder, seed, progress, fit_options,
+    ).go()  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Settings:
+@dataclass
+class _Search:
+    """One search: the arguments of `imp`, checked, and what stays the same from round to round."""
+
+    prior: Prior
+    op: object
+    y: Tensor
     density: float
     rate: float
     rounds: int | None
@@ -106,12 +106,26 @@ class _Settings:
     lr: float
     rewind: float
     scope: str
+    exempt: Exempt
+    within: Mask | None
     codes: str
     stop_when_rising: int | None
+    reference: Tensor | None
+    folder: str | Path | None
     seed: int
+    progress: bool
     fit_options: dict
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
+        self._check()
+        self.exempt = exempt_names(self.exempt, self.prior.net, self.scope)
+        full = Mask.full(self.prior.net, self.scope)
+        self.first = full if self.within is None else full & self.within
+        self.counts = keep_counts(self.first, self.exempt, self.density, self.rate, self.rounds)
+        self.files = None if self.folder is None else Folder(self.folder, self._signature())
+        self.start = self._start()
+
+    def _check(self) -> None:
         checked_density(self.density)
         checked_rate(self.rate)
         check_whole("steps", self.steps, least=1)
@@ -120,12 +134,11 @@ class _Settings:
             raise InputError(
                 f"rewind is a fraction of the steps, at least 0 and below 1, got {self.rewind!r}"
             )
-        if self.rewind and not self.rewind_steps:
+        if self.rewind and not self._rewind_steps:
             raise InputError(f"rewind={self.rewind} of {self.steps} steps is less than one step")
         for name in ("rounds", "stop_when_rising"):
-            value = getattr(self, name)
-            if value is not None:
-                check_whole(name, value, least=1)
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), least=1)
         check_choice("codes", self.codes, ("fixed", "per_round"))
         unknown = sorted(set(self.fit_options) - set(FIT_OPTIONS))
         if unknown:
@@ -133,32 +146,13 @@ class _Settings:
                 f"there is no option {unknown[0]!r} here; those handed on to fit are: "
                 + ", ".join(FIT_OPTIONS)
             )
+        check_parts(self.prior, self.op, self.y, self.within, self.reference)
+        if self.codes == "per_round":
+            fresh_code(self.prior, self.seed)  # refuses what has no other code now, not later
 
     @property
-    def rewind_steps(self) -> int:
+    def _rewind_steps(self) -> int:
         return round(self.rewind * self.steps)
-
-
-class _Search:
-    """One search: what stays the same from round to round."""
-
-    def __init__(
-        self, prior, op, y, settings: _Settings, exempt, within, reference, folder, progress
-    ) -> None:
-        self.prior = prior
-        self.op = op
-        self.y = y
-        self.s = settings
-        self.exempt = exempt
-        self.reference = reference
-        self.progress = progress
-        full = Mask.full(prior.net, settings.scope)
-        self.first = full if within is None else full & within
-        self.counts = keep_counts(
-            self.first, exempt, settings.density, settings.rate, settings.rounds
-        )
-        self.files = None if folder is None else Folder(folder, self._signature())
-        self.start = self._start()
 
     def go(self) -> Imp:
         """Do all rounds."""
@@ -166,7 +160,7 @@ class _Search:
         rising = None
         for found in in_rounds(self.first, self.counts, self._round, self.progress):
             rounds.append(found)
-            rising = rising_run([r.loss for r in rounds], self.s.stop_when_rising)
+            rising = rising_run([r.loss for r in rounds], self.stop_when_rising)
             if rising:
                 break
         if not rounds:
@@ -182,10 +176,10 @@ class _Search:
     def _start(self) -> Prior:
         """Make what every round but the first starts from."""
         start = self.prior.clone()
-        if not self.s.rewind or (self.files and self.files.load_weights(start.net)):
+        if not self.rewind or (self.files and self.files.load_weights(start.net)):
             return start
         # the first steps of the very fit that round 0 runs in full: same weights, code and noise
-        result = self._fit(start, self.first, self.s.rewind_steps, 0, "rewind")
+        result = self._fit(start, self.first, self._rewind_steps, 0, "rewind")
         if result.interrupted:
             raise KeyboardInterrupt
         start.net.load_state_dict(result.net.state_dict())
@@ -200,10 +194,10 @@ class _Search:
         if found is not None:
             return found
         prior = self.start if number else self.prior
-        if number and self.s.codes == "per_round":
+        if number and self.codes == "per_round":
             prior = prior.clone()
-            prior.z = fresh_code(prior, self.s.seed + number)
-        result = self._fit(prior, mask, self.s.steps, number, name)
+            prior.z = fresh_code(prior, self.seed + number)
+        result = self._fit(prior, mask, self.steps, number, name)
         if result.interrupted:
             return None
         found = self._record(result, mask, kept)
@@ -213,10 +207,10 @@ class _Search:
 
     def _fit(self, prior: Prior, mask: Mask, steps: int, number: int, name: str) -> Fit:
         return fit(
-            prior, self.op, self.y, steps=steps, lr=self.s.lr, seed=self.s.seed + number,
+            prior, self.op, self.y, steps=steps, lr=self.lr, seed=self.seed + number,
             mask=None if mask.kept == mask.total else mask, reference=self.reference,
             checkpoint=self.files and self.files.checkpoint(name), progress=self.progress,
-            **self.s.fit_options,
+            **self.fit_options,
         )  # fmt: skip
 
     def _record(self, result: Fit, mask: Mask, kept: int) -> Round:
@@ -229,20 +223,20 @@ class _Search:
         return Round(mask.density, loss, psnr, best, result.seconds, pruned)
 
     def _done(self) -> str:
-        if self.s.rounds:
-            return f"all {self.s.rounds} rounds are done"
-        return f"density {100 * self.s.density:.3g} % is reached"
+        if self.rounds:
+            return f"all {self.rounds} rounds are done"
+        return f"density {100 * self.density:.3g} % is reached"
 
     def _signature(self) -> dict[str, str]:
         """Say what makes two searches the same; how far they go may differ."""
-        s = self.s
         defaults = inspect.signature(fit).parameters
-        options = {name: defaults[name].default for name in FIT_OPTIONS} | s.fit_options
+        options = {name: defaults[name].default for name in FIT_OPTIONS} | self.fit_options
         truth = self.reference
         if truth is not None:
             truth = hashlib.sha256(truth.cpu().contiguous().numpy().tobytes()).hexdigest()
         settings = SimpleNamespace(
-            rate=s.rate, steps_a_round=s.steps, lr=s.lr, rewind=s.rewind, scope=s.scope,
-            codes=s.codes, seed=s.seed, exempt=self.exempt, reference=truth, **options,
+            rate=self.rate, steps_a_round=self.steps, lr=self.lr, rewind=self.rewind,
+            scope=self.scope, codes=self.codes, seed=self.seed, exempt=self.exempt,
+            reference=truth, **options,
         )  # fmt: skip
         return signature(self.prior, self.op, self.y, self.first, settings)

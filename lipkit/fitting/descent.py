@@ -111,7 +111,7 @@ class _Run(loop.Work):
         self.adam = torch.optim.Adam(
             parameters, settings.lr, weight_decay=settings.weight_decay, fused=True
         )
-        self.generator = torch.Generator(device).manual_seed(settings.seed)
+        self.random = torch.Generator(device).manual_seed(settings.seed)
         self.steps = settings.steps
         self.mean = torch.zeros((), device=device)
         self.mean_count = 0
@@ -147,41 +147,38 @@ class _Run(loop.Work):
             self._check_finite(self.rows[-1])
         return due
 
-    def state(self) -> dict[str, Tensor]:
-        """Return all that changes from step to step."""
+    def parts(self) -> dict[str, state.Part]:
+        """Name what changes from step to step, but for a few tensors."""
+        return {
+            "net": self.prior,
+            "adam": self.adam,
+            "random": self.random,
+            "stopper": self.stopper,
+            "oracle": self.oracle,
+            "good": self.good,
+        }
+
+    def state(self) -> state.Tensors:
+        """Return all that changes from step to step, as tensors."""
         rows = [[float(v) for v in row] for row in self.rows]
-        groups = state.joined(
-            net=self.prior.state_dict(),
-            adam=state.of_adam(self.adam),
-            stopper=self.stopper,
-            oracle=self.oracle,
-            good=self.good,
-        )
-        return groups | {
+        return super().state() | {
             "x": self.x,
             "predicted": self.predicted,
             "mean": self.mean,
             "mean_count": torch.tensor(self.mean_count),
-            "generator": self.generator.get_state(),
             "rows": torch.tensor(rows, dtype=torch.float64),
         }
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
+    def restore(self, tensors: state.Tensors) -> None:
         """Take back what `state` returned."""
         device = self.prior.z.device
-        self.x = tensors["x"].to(device)
-        self.predicted = tensors["predicted"].to(device)
+        for name in ("x", "predicted", "mean"):
+            setattr(self, name, tensors[name].to(device))
         # the signature has the operator's name: ask itself, whatever it is made of
         if not torch.allclose(self.op.A(self.x), self.predicted, rtol=1e-4, atol=1e-5):
             raise state.another(self.path, self.kind, ["operator"])
-        self.prior.load_state_dict(state.group(tensors, "net"))
-        state.into_adam(self.adam, state.group(tensors, "adam"))
-        self.stopper = state.group(tensors, "stopper", device)
-        self.oracle = state.group(tensors, "oracle", device)
-        self.good = state.group(tensors, "good", device)
-        self.mean = tensors["mean"].to(device)
+        state.put_back(tensors, self.parts(), device)
         self.mean_count = int(tensors["mean_count"])
-        self.generator.set_state(tensors["generator"])
         self.rows = [list(row) for row in tensors["rows"].to(device).unbind()]
         self.train = self._choose_step()  # fewer are left
 
@@ -194,7 +191,7 @@ class _Run(loop.Work):
             reason = "backtracking looks at the loss in the middle of one"
         elif self.s.steps - self.step < WORTH:
             reason = f"there are fewer than {WORTH}"
-        return Step(self.prior.net, self.adam, self.generator, reason)
+        return Step(self.prior.net, self.adam, self.random, reason)
 
     def _update(self) -> Tensor:
         """Change the weights: output, loss, gradients of kept weights, Adam, Langevin noise."""
@@ -216,7 +213,7 @@ class _Run(loop.Work):
         s, prior = self.s, self.prior
         z = prior.z
         if s.input_noise:
-            z = z + s.input_noise * torch.randn(z.shape, generator=self.generator, device=z.device)
+            z = z + s.input_noise * torch.randn(z.shape, generator=self.random, device=z.device)
         x, predicted, loss = compare(prior, z, self.op, self.y, self.reference, self.engine.half)
         self.adam.zero_grad(set_to_none=True)
         loss.backward()
@@ -244,7 +241,7 @@ class _Run(loop.Work):
         masks = {id(parameter): m for parameter, m in self.engine.pairs}
         for p in self.prior.net.parameters():
             if p.ndim == 4:
-                noise = torch.randn(p.shape, generator=self.generator, device=p.device)
+                noise = torch.randn(p.shape, generator=self.random, device=p.device)
                 if id(p) in masks:
                     noise.mul_(masks[id(p)])
                 p.add_(noise, alpha=self.s.langevin)

@@ -18,8 +18,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import Tensor
-
 from ..formats import state
 from .interrupt import held_interrupts
 
@@ -30,7 +28,7 @@ SAVE_EVERY = 30.0  # seconds
 
 
 class Work:
-    """What the loop runs, and where it stands. `state` and `restore` are for those with a file."""
+    """What the loop runs, and where it stands; only where there is a file it is asked for parts."""
 
     kind = "fit"  # in one word, for errors
     signature: Mapping[str, str] = {}  # settings and data: only equal ones go on from a file
@@ -43,13 +41,17 @@ class Work:
         """Do one step, and count it."""
         raise NotImplementedError
 
-    def state(self) -> dict[str, Tensor]:
-        """Return all that changes from step to step."""
+    def parts(self) -> dict[str, state.Part]:
+        """Name all that changes from step to step: networks, optimizers, random generators."""
         raise NotImplementedError
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
+    def state(self) -> state.Tensors:
+        """Return all that changes from step to step, as tensors."""
+        return state.collect(self.parts())
+
+    def restore(self, tensors: state.Tensors) -> None:
         """Take back what `state` returned."""
-        raise NotImplementedError
+        state.put_back(tensors, self.parts())
 
 
 class End(NamedTuple):

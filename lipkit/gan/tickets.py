@@ -172,14 +172,9 @@ class _Round(loop.Work):
         self.losses = self.duel.step(real * 2 - 1)
         self.step += 1
 
-    def state(self) -> dict[str, Tensor]:
-        """Return all that changes from step to step."""
-        return state.joined(duel=self.duel.state(), losses=self.losses)
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `state` returned."""
-        self.duel.restore(state.group(tensors, "duel"))
-        self.losses = state.group(tensors, "losses")
+    def parts(self) -> dict[str, state.Part]:
+        """Name all that changes from step to step."""
+        return self.duel.parts() | {"losses": self.losses}
 
 
 def _signature(generator: Generator, critic: Critic, pictures: Tensor, **settings) -> dict:

@@ -148,20 +148,10 @@ class Training(loop.Work):
         self.step += 1
         return losses
 
-    def state(self) -> dict[str, Tensor]:
-        """Return all that changes from step to step."""
-        return state.joined(
-            duel=self.duel.state(),
-            average=self.average.state_dict(),
-            cover={} if self.cover is None else self.cover.state(),
-        )
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `state` returned."""
-        self.duel.restore(state.group(tensors, "duel"))
-        self.average.load_state_dict(state.group(tensors, "average"))
-        if self.cover is not None:
-            self.cover.restore(state.group(tensors, "cover"))
+    def parts(self) -> dict[str, state.Part]:
+        """Name all that changes from step to step."""
+        more = {} if self.cover is None else self.cover.parts()
+        return self.duel.parts() | {"average": self.average} | more
 
     def _taught(self, real: Tensor, scale: int, alpha: float) -> dict[str, Tensor]:
         """The encoder and the critic teach the generator in turn."""

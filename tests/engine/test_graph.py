@@ -367,7 +367,7 @@ def test_a_graph_that_is_not_the_step_is_not_used(stand_in, tmp_path, kind, reas
     assert sentence != fit.engine and "\n" not in sentence
     assert re.match(reason, sentence)
     assert made[-1].replays <= 1
-    one, other = (load_file(tmp_path / name)["generator"] for name in ("plain", "graphed"))
+    one, other = (load_file(tmp_path / name)["random.state"] for name in ("plain", "graphed"))
     assert torch.equal(one, other)
 
 
