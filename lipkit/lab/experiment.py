@@ -52,10 +52,10 @@ class Experiment(Settings):
     def of(cls, given: Mapping[str, Any]) -> Self:
         """Make an experiment from plain data, checked.
 
-        >>> Experiment.of({"image": "coffee", "size": 64, "task": "deblur"})
+        >>> Experiment.of({"image": "coffee", "size": 64, "gray": 1})
         Traceback (most recent call last):
             ...
-        lipkit.errors.InputError: there is no task 'deblur'; there are: denoise, inpaint, ...
+        lipkit.errors.InputError: gray of an experiment must be bool, got 1
         """
         made = super().of(given)
         made.check()
