@@ -7,10 +7,10 @@ from typing import Any, Self
 
 from ..errors import InputError
 from ..find.schedule import rounds_to
-from .kinds import TASKS, kind_of
+from .kinds import kind_of
 from .settings import METHODS, VERSIONS, Settings, check_names, names
 
-__all__ = ["METHODS", "TASKS", "VERSIONS", "Experiment"]
+__all__ = ["METHODS", "VERSIONS", "Experiment"]
 
 
 class Experiment(Settings):
