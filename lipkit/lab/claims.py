@@ -293,7 +293,8 @@ def _of(record: Record, name: str) -> float | None:
         return _rise(record["rounds"])
     if "@" in name:
         curve, wanted = name.split("@")
-        steps, values = record["curve"]["step"], record["curve"].get(curve)
+        steps = record["curve"]["step"]
+        values = record["curve"].get(curve)
         nearest = min(range(len(steps)), key=lambda i: abs(steps[i] - int(wanted)))
         return None if values is None else values[nearest]
     return record["numbers"].get(name)
