@@ -25,6 +25,7 @@ def command(
     For example: lipkit records -w image astronaut -w method imp -w state stale
     """
     from ..lab import records
+    from ..lab.settings import Settings
     from ..lab.tables import Table
 
     found = list(records.where(records.Records(folder).all, dict(where)))
@@ -36,7 +37,7 @@ def command(
         _write(path, rows)
         click.echo(f"{len(rows)} records written to {path}")
         return
-    experiments = [records.Experiment(**record["experiment"]) for record in found]
+    experiments = [Settings(**record["experiment"]) for record in found]
     lines = [
         [row.get(name, getattr(e, name, None)) for name in SHOWN]
         for row, e in zip(rows, experiments, strict=True)
