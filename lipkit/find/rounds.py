@@ -73,7 +73,7 @@ class Imp:
 
     @property
     def densities(self) -> np.ndarray:
-        """Fraction of the weights that each round trained: 1 in round 0."""
+        """Fraction of the weights that each round trained (1 in round 0)."""
         return np.array([r.density for r in self.rounds])
 
     @property
@@ -88,7 +88,7 @@ class Imp:
 
     @property
     def best_psnrs(self) -> np.ndarray:
-        """Highest PSNR measured in each round: the oracle's (NaN without a reference)."""
+        """Highest PSNR measured in each round, the oracle's (NaN without a reference)."""
         return np.array([r.best_psnr for r in self.rounds])
 
     @property

@@ -78,7 +78,8 @@ class Classifier(nn.Module):
         self.net.load_state_dict(
             {n: initial[n] if initial[n].shape == w.shape else w for n, w in weights.items()}
         )
-        self.variant, self.loss = variant, math.nan  # the loss at the end of its training
+        self.variant = variant
+        self.loss = math.nan  # at the end of its training
         self.to(prior.z.device)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -125,12 +126,14 @@ def train(
     pairs = mask.pairs(mask.apply(net.net))
     sgd = torch.optim.SGD(net.parameters(), lr, momentum=0.9, weight_decay=2e-4)
     schedule = torch.optim.lr_scheduler.MultiStepLR(sgd, [steps // 2, 3 * steps // 4])
-    draw, order = torch.Generator().manual_seed(seed), torch.empty(0, dtype=torch.long)
+    draw = torch.Generator().manual_seed(seed)
+    order = torch.empty(0, dtype=torch.long)
     device = net.linear.weight.device
     for _ in range(steps):
         while len(order) < batch:  # through all pictures before any comes again
             order = torch.cat([order, torch.randperm(len(images), generator=draw)])
-        chosen, order = order[:batch], order[batch:]
+        chosen = order[:batch]
+        order = order[batch:]
         loss = F.cross_entropy(net(images[chosen].to(device)), labels[chosen].to(device))
         sgd.zero_grad()
         loss.backward()
@@ -153,7 +156,8 @@ def accuracy(classifier: Classifier, images: Tensor, labels: Tensor) -> float:
     >>> accuracy(Classifier(lk.testing.tiny_prior(), images.shape[1:]), images, labels) < 0.3
     True
     """
-    training, device = classifier.training, classifier.linear.weight.device
+    training = classifier.training
+    device = classifier.linear.weight.device
     classifier.eval()
     batches = zip(images.split(256), labels.split(256), strict=True)
     right = sum(int((classifier(x.to(device)).argmax(1).cpu() == y).sum()) for x, y in batches)
