@@ -82,7 +82,7 @@ def _index(data: Path) -> dict[str, dict[str, str]]:
 def read_yaml(path: Path) -> Any:
     """The content of one of the book's data files."""
     try:
-        import yaml
+        import yaml  # loaded late: only a clone of the book needs it
     except ModuleNotFoundError:
         raise Error(f"reading {path.name} needs PyYAML: pip install 'lipkit[book]'") from None
     try:

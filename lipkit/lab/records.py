@@ -20,8 +20,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from .. import data
 from .._version import __version__
 from ..errors import FileError, InputError
+from ..formats.atomic import alone
 from .paths import records_folder
 from .settings import Settings
 
@@ -102,16 +104,12 @@ def read(path: Path) -> list[Record]:
 
 def append(path: Path, record: Record) -> None:
     """Add a line; several programs may do so at once."""
-    from filelock import FileLock  # comes with torch
-
     line = json.dumps(record, sort_keys=True, allow_nan=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(_lock_of(path)), path.open("ab+") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # cut short once: what is new starts on its own line
-                    _drop_last_line(file)
+        with alone(_turnstile(path)), path.open("ab+") as file:
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)  # a line that was cut short once goes
             file.write(line.encode())
             file.flush()
             os.fsync(file.fileno())
@@ -119,15 +117,10 @@ def append(path: Path, record: Record) -> None:
         raise FileError(f"cannot write {path}: {problem.strerror or problem}") from None
 
 
-def _lock_of(path: Path) -> Path:
+def _turnstile(path: Path) -> Path:
     """Where programs of this machine take turns; beside the records it would be one more file."""
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"lipkit-{name}.lock"
-
-
-def _drop_last_line(file) -> None:
-    file.seek(0)
-    file.truncate(file.read().rfind(b"\n") + 1)
+    return Path(tempfile.gettempdir()) / f"lipkit-{name}"
 
 
 def check(record: Record) -> None:
@@ -198,8 +191,6 @@ def _finished(record: Record) -> Record:
 
 def _may_be_shown(image: Any) -> bool:
     """Whether the licence of a picture lets copies of it be kept here."""
-    from .. import data
-
     about = data.names().get(image, "") if isinstance(image, str) else ""
     return about.startswith("Bundled") and any(licence in about for licence in _FREE)
 
@@ -211,7 +202,7 @@ def thumbnail(picture) -> str:
     >>> thumbnail(torch.zeros(3, 8, 8))[:23]
     'data:image/webp;base64,'
     """
-    from PIL import Image
+    from PIL import Image  # loaded late: only this needs it
 
     pixels = (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
@@ -222,7 +213,7 @@ def thumbnail(picture) -> str:
 
 
 def commit() -> str:
-    """The state of the sources: git's commit, marked if they were changed since; else a digest."""
+    """Name the state of the sources: git's commit, marked if they were changed; else a digest."""
     here = Path(__file__).parents[1]  # all of lipkit
 
     def ask(*words: str) -> str:
