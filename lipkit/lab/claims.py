@@ -106,7 +106,7 @@ class Claim:
 
 
 def ledger(book: str | Path | None = None, records: Records | None = None) -> list[Claim]:
-    """Every claim, judged by the records there are.
+    """Judge every claim by the records there are.
 
     >>> {claim.verdict for claim in ledger()} <= set(VERDICTS)
     True
@@ -118,13 +118,13 @@ def ledger(book: str | Path | None = None, records: Records | None = None) -> li
 
 
 def counts(claims: list[Claim]) -> dict[str, int]:
-    """How many claims there are of each verdict."""
+    """Count the claims of each verdict."""
     found = Counter(claim.verdict for claim in claims)
     return {verdict: found[verdict] for verdict in VERDICTS}
 
 
 def table(claims: list[Claim]) -> Table:
-    """The verdicts as a table."""
+    """List the verdicts as a table."""
     return Table(["claim", "verdict", "scale"], [[c.id, c.verdict, c.scale] for c in claims])
 
 
@@ -210,7 +210,7 @@ def _statement(given: list) -> Statement:
 
 
 def grouped(grid: Grid, records: Records, at: Mapping[str, Any]) -> tuple[Groups, int]:
-    """The records of a grid by place and arm, and how many places were planned."""
+    """Sort the records of a grid by place and arm, and count the places that were planned."""
     groups: Groups = defaultdict(lambda: defaultdict(list))
     planned = set()
     for point in grid.points:
@@ -230,7 +230,7 @@ def place_without_seed(point: Point) -> tuple[tuple[str, Any], ...]:
 def curves(
     name: str, axis: str, number: str, records: Records | None = None
 ) -> dict[str, tuple[list[float], list[float]]]:
-    """A number of each arm of the book's grid along one axis: means over all other places.
+    """Return a number of each arm of a grid along one axis: means over all other places.
 
     The axis "sparsity" is that of the density, the other way round; along the axis "step" there
     are the "loss" and the "psnr" of each fit.

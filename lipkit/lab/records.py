@@ -63,7 +63,7 @@ class Records:
             self._take(read(file))
 
     def get(self, experiment: Settings) -> Record | None:
-        """The newest finished record of an experiment, made by today's versions; else None."""
+        """Return the newest finished record of an experiment by today's versions; else None."""
         found = [r for r in self._of[experiment.digest] if state(r) == "done"]
         return max(found, key=lambda r: r["made"], default=None)
 
@@ -81,7 +81,7 @@ class Records:
 
 
 def read(path: Path) -> list[Record]:
-    """The records of a file. A last line cut short, as by a power failure, is left out."""
+    """Read the records of a file; a last line cut short, as by a power failure, is left out."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
@@ -152,7 +152,7 @@ def seal(record: Record) -> str:
 
 
 def state(record: Record) -> str:
-    """ "done", "failed", or "stale": made by another version of the method.
+    """Say what a record is: "done", "failed", or "stale", of another version of the method.
 
     >>> state({"status": "done", "experiment": {"image": "a", "size": 8}, "versions": {"fit": 0}})
     'stale'
@@ -162,7 +162,7 @@ def state(record: Record) -> str:
 
 
 def flat(record: Record) -> dict[str, Any]:
-    """One row for a table: state, fields of the experiment, numbers."""
+    """Make one row for a table: state, fields of the experiment, numbers."""
     fields = {k: json.dumps(v) if isinstance(v, (dict, list)) else v
               for k, v in record["experiment"].items()}  # fmt: skip
     own = {name: record.get(name) for name in ("hash", "device", "torch", "seconds", "commit")}
@@ -170,7 +170,7 @@ def flat(record: Record) -> dict[str, Any]:
 
 
 def where(records: Iterable[Record], conditions: dict[str, Any]) -> Iterator[Record]:
-    """The records whose row has these values; a field at its default may be named too."""
+    """Yield the records whose row has these values; fields at their defaults count too."""
     for record in records:
         row = vars(Settings(**record["experiment"])) | flat(record)
         if all(str(row.get(name)) == str(value) for name, value in conditions.items()):
@@ -196,7 +196,7 @@ def _may_be_shown(image: Any) -> bool:
 
 
 def thumbnail(picture) -> str:
-    """A small WebP of a picture [C, H, W], as text for a page or a JSON file.
+    """Make a small WebP of a picture [C, H, W], as text for a page or a JSON file.
 
     >>> import torch
     >>> thumbnail(torch.zeros(3, 8, 8))[:23]
