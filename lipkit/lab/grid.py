@@ -1,17 +1,17 @@
 """A grid of experiments, read from a TOML file.
 
-```toml
-title = "Denoising at 64 pixels"
-common = {size = 64, prior = "dip", steps = 400}   # what all have in common
+One is written like this::
 
-[axes]                                             # every combination of these
-seed = [0, 1, 2]
-image = ["astronaut", {image = "coffee", steps = 600}]
+    title = "Denoising at 64 pixels"
+    common = {size = 64, prior = "dip", steps = 400}   # what all have in common
 
-[arms]                                             # what is compared
-dense = {}
-ticket = {method = "imp", density = 0.17}
-```
+    [axes]                                             # every combination of these
+    seed = [0, 1, 2]
+    image = ["astronaut", {image = "coffee", steps = 600}]
+
+    [arms]                                             # what is compared
+    dense = {}
+    ticket = {method = "imp", density = 0.17}
 """
 
 from __future__ import annotations
