@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import Error, InputError
+from ..formats.atomic import alone
 from ..lab.paths import find_root
 from . import runs, site
+from .executing import execute
 from .notebooks import find_chapters
 from .runs import Run
 
 __all__ = ["Book", "ChapterError", "build", "find_root", "run"]
+
+
+WAITING = "waiting for another build of this book to finish"
 
 
 class ChapterError(Error):
@@ -100,8 +104,9 @@ def build(
     chosen = list(chapters or [])
     done = _execute(chosen, {"profile": profile}, root, None, jobs, say)
     book = Book(out / "index.html", done)
-    work = root / "_build" / "work" / f"{profile}-{_short_digest(str(out))}"
-    with _alone(work, say):
+    place = hashlib.sha256(str(out).encode()).hexdigest()[:8]
+    work = root / "_build" / "work" / f"{profile}-{place}"
+    with alone(work, waiting=lambda: say(WAITING)):
         key = _site_key(root, done)
         stamp = out / site.KEY_FILE
         if book.page.is_file() and stamp.is_file() and stamp.read_text() == key:
@@ -125,10 +130,10 @@ def _execute(
         raise InputError(f"jobs must be 1 or more, not {jobs}")
     found = find_chapters(Path(folder) if folder else root / "notebooks", chapters)
     cache = root / "_build" / "cache"
-    with _alone(cache, say):
-        planned = runs.plan(found, parameters, root, cache)
-        runs.execute(planned, jobs, say)
-    return planned
+    with alone(cache, waiting=lambda: say(WAITING)):
+        prepared = runs.prepare(found, parameters, root, cache)
+        execute(prepared, jobs, say)
+    return prepared
 
 
 def _site_key(root: Path, done: list[Run]) -> str:
@@ -137,28 +142,6 @@ def _site_key(root: Path, done: list[Run]) -> str:
     made_of = [f"{run.key} {run.failure}" for run in done]
     parts = [*made_of, runs.digest(files, root), str(site.repository(root))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _short_digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-@contextmanager
-def _alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold a folder for this process: two builds at once would mix their files."""
-    from filelock import FileLock, Timeout  # comes with torch
-
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say("waiting for another build of this book to finish")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _need_jupyter_book() -> None:

@@ -7,10 +7,10 @@ parameter before anything starts, with the same sentence the chapter itself woul
 from __future__ import annotations
 
 import ast
-import difflib
 from dataclasses import dataclass
 from typing import Any
 
+from ..checks import did_you_mean
 from ..errors import InputError
 
 PROFILES = ("smoke", "laptop", "paper")
@@ -98,9 +98,11 @@ def declared(source: str) -> dict[str, Parameter]:
     found = {}
     for node in ast.parse(source).body:
         if isinstance(node, ast.AnnAssign) and node.value is not None:
-            target, kind = node.target, ast.unparse(node.annotation)
+            target = node.target
+            kind = ast.unparse(node.annotation)
         elif isinstance(node, ast.Assign) and len(node.targets) == 1:
-            target, kind = node.targets[0], None
+            target = node.targets[0]
+            kind = None
         else:
             continue
         if not isinstance(target, ast.Name) or target.id.startswith("_"):
@@ -158,8 +160,8 @@ this chapter takes sigma: float = 0.1
     takes = f"{chapter} takes " + ", ".join(map(str, known.values()))
     for name, value in given.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            near = did_you_mean(name, known).strip()
+            hint = f" ({near})" if near else ""
             raise ParameterError(f"unknown parameter {name!r}{hint}; {takes}")
         if not known[name].accepts(value):
             kind = known[name].kind

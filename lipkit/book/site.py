@@ -19,9 +19,8 @@ from typing import Any
 
 from ..errors import Error, FileError
 from . import evidence as ledger
-from . import runs as _runs
 from .api import api_page
-from .runs import Run
+from .runs import Run, failed, files_below
 from .status import status_page
 
 KEY_FILE = ".book-key"  # in a rendered book: what it was made from
@@ -60,17 +59,18 @@ def stage(root: Path, runs: list[Run], folder: Path) -> None:
 def prose_files(root: Path) -> list[Path]:
     """Every source file of the pages that people write."""
     outside = [root / name for name in INCLUDED if (root / name).is_file()]
-    return [*_runs.files_below(root / "book"), *outside]
+    return [*files_below(root / "book"), *outside]
 
 
 def vendored(folder: Path) -> dict[str, bytes]:
     """The browser scripts that the book carries, unpacked, by their path in the staging folder."""
     files = {}
-    for path in _runs.files_below(folder):
+    for path in files_below(folder):
         name = f"offline_static/offline/{path.relative_to(folder).as_posix()}"
         data = path.read_bytes()
         if path.suffix == ".xz":
-            name, data = name.removesuffix(".xz"), lzma.decompress(data)
+            name = name.removesuffix(".xz")
+            data = lzma.decompress(data)
         files[name] = data
     return files
 
@@ -141,13 +141,14 @@ def render(
     for folder in (source, work / "_build"):  # anew: on top of an old build Sphinx neither copies
         shutil.rmtree(folder, ignore_errors=True)  # changed scripts nor repeats old warnings
     stage(root, runs, source)
-    config, toc = work / "_config.yml", work / "_toc.yml"
+    config = work / "_config.yml"
+    toc = work / "_toc.yml"
     config.write_text(yaml.safe_dump(configuration(root)), encoding="utf-8")
     toc.write_text(yaml.safe_dump(contents(root, runs, complete), sort_keys=False), "utf-8")
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
     command += ["build", str(source), "--config", str(config), "--toc", str(toc)]
     command += ["--path-output", str(work)]
-    if complete and not _runs.failed(runs):
+    if complete and not failed(runs):
         command += ["-W", "-n", "--keep-going"]
     say("rendering the pages")
     done = subprocess.run(

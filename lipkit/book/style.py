@@ -13,6 +13,10 @@ from functools import cache, wraps
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from ..errors import InputError
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -146,3 +150,26 @@ def assign(labels: Iterable[str]) -> list[tuple[str, str, Any]]:
         rows.append((label, tone, DASHES[used.count(tone) % len(DASHES)]))
         used.append(tone)
     return rows
+
+
+def as_array(values: Any) -> np.ndarray:
+    """Read numbers or a tensor as an array of doubles.
+
+    >>> as_array([1, 2]).tolist()
+    [1.0, 2.0]
+    """
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, float)
+
+
+def pixels(what: str, picture: Any) -> np.ndarray:
+    """Read a picture [C,H,W] or [H,W] as an array [H,W,3] or [H,W]; errors name it `what`.
+
+    >>> pixels("Picture", [[0.0, 1.0]]).shape
+    (1, 2)
+    """
+    array = as_array(picture)
+    if array.ndim == 3 and array.shape[0] in (1, 3):
+        array = array[0] if array.shape[0] == 1 else np.moveaxis(array, 0, 2)
+    if not (array.ndim == 2 or array.shape[2:] == (3,)) or array.size == 0:
+        raise InputError(f"{what} has shape {array.shape}; give [1 or 3, H, W] or [H, W].")
+    return array
