@@ -10,6 +10,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..errors import InputError
 from .style import (
     CMAP,
@@ -170,8 +172,6 @@ def matrix(
     >>> [text.get_text() for text in figure.axes[0].texts]
     ['25.0', '24.0']
     """
-    import numpy as np
-
     pairs = list(next(iter(_filled(panels, "panels").values())))
     rows = _renamed(rows or [row for row, _ in pairs])
     columns = _renamed(columns or [column for _, column in pairs])
@@ -223,8 +223,6 @@ def _grid(
     title: str, cells: Mapping, rows: list[str], columns: list[str], base: str | None
 ) -> tuple:
     """The values of a heat map (NaN where there is none), and what colours them."""
-    import numpy as np
-
     values = np.array([[float(cells.get((r, c), np.nan)) for c in columns] for r in rows])
     if base is None:
         return values, values
@@ -234,8 +232,6 @@ def _grid(
 
 
 def _numbers(label: str, values: Any) -> Any:
-    import numpy as np
-
     array = as_array(values)
     if array.ndim > 1 or array.size == 0:
         raise InputError(f"{label!r} has values of shape {array.shape}; give a list of numbers.")

@@ -12,6 +12,8 @@ from html import escape
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..errors import InputError
 from .style import pixels, png
 
@@ -206,8 +208,6 @@ def _webp(picture: Any, quality: int) -> bytes:
 
 
 def _open(frame: Any, index: int, Image: Any) -> Any:
-    import numpy as np
-
     if hasattr(frame, "savefig"):
         frame = png(frame)
     if isinstance(frame, bytes | bytearray):
