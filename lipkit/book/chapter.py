@@ -187,7 +187,7 @@ def start(namespace: dict[str, Any], /, **profiles: dict[str, Any]) -> Chapter:
 
 
 def _history(namespace: dict[str, Any]) -> tuple[dict[str, Parameter], list[str]]:
-    """What the last `parameters` cell that was run declares, and the names set right after it."""
+    """Read what the last `parameters` cell that was run declares, and the names set after it."""
     cells = namespace.get("In", [])
     begins = [i for i, cell in enumerate(cells) if cell.lstrip().startswith("# parameters")]
     if begins:
@@ -233,7 +233,7 @@ def device_name() -> str:
 
 
 def _peak_megabytes() -> int:
-    """The most memory this process has held so far."""
+    """Measure the most memory that this process has held so far."""
     try:  # Linux: unlike getrusage, not inherited from the process that started this one
         with open("/proc/self/status") as status:
             peak = next(line for line in status if line.startswith("VmHWM"))

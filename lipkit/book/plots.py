@@ -45,7 +45,7 @@ def images(
     reference: Any = None,
     cmap: str = "gray",
 ) -> Figure:
-    """Pictures side by side, the titles as captions.
+    """Show pictures side by side, the titles as captions.
 
     A picture is [C,H,W] or [H,W]; colour and grey are taken on the range [0,1], maps
     (``cmap=CMAP``) on their common range, shown by a colour bar. `zoom` is (row, column, size)
@@ -93,7 +93,7 @@ def curves(
     band: Mapping[str, tuple[Any, Any]] | None = None,
     markers: Mapping[str, tuple[float, float]] | None = None,
 ) -> Figure:
-    """Curves (x, y), each labelled at its end.
+    """Draw curves (x, y), each labelled at its end.
 
     `band` holds (lowest, highest) over seeds for a label; `markers` names single points. Two
     curves of one method share its colour and differ in their dashes.
@@ -129,7 +129,7 @@ def curves(
 
 @styled
 def bars(values: Mapping[str, float | Sequence[float]], xlabel: str, start: float = 0) -> Figure:
-    """Horizontal bars of the means; several values for one label appear as dots on the bar.
+    """Draw horizontal bars of means; several values for one label appear as dots on the bar.
 
     >>> len(bars({"dense": [26.1, 26.5], "sparse": 27.0}, "PSNR (dB)", start=20).axes[0].patches)
     2
@@ -161,7 +161,7 @@ def matrix(
     span: float | None = None,
     form: str = ".1f",
 ) -> Figure:
-    """Heat maps side by side, with the number in each cell: ``{title: {(row, column): value}}``.
+    """Draw heat maps side by side, numbers in the cells: ``{title: {(row, column): value}}``.
 
     `rows` and `columns` say which to show and in what order; as dicts they also rename. Colours
     follow the values, or with `base`, the name of a row, how far each value lies above that row's
@@ -195,7 +195,7 @@ def matrix(
 
 
 def spectrum(series: Mapping[str, tuple[Any, Any]], ylabel: str = "power") -> Figure:
-    """Radial spectra (frequency in cycles per pixel, power) on a logarithmic scale.
+    """Draw radial spectra (frequency in cycles per pixel, power) on a logarithmic scale.
 
     >>> spectrum({"noisy": ([0.1, 0.5], [1.0, 0.01])}).axes[0].get_yscale()
     'log'
@@ -222,7 +222,7 @@ def _renamed(shown: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
 def _grid(
     title: str, cells: Mapping, rows: list[str], columns: list[str], base: str | None
 ) -> tuple:
-    """The values of a heat map (NaN where there is none), and what colours them."""
+    """Return the values of a heat map (NaN where there is none), and what colours them."""
     values = np.array([[float(cells.get((r, c), np.nan)) for c in columns] for r in rows])
     if base is None:
         return values, values

@@ -33,7 +33,7 @@ not hold here; figures and tables show what was computed.
 
 
 def status_page(runs: list[Run]) -> str:
-    """The Markdown of the status page."""
+    """Write the Markdown of the status page."""
     records = {run.chapter.name: run.record() or {} for run in runs}
     rows = "".join(_row(run, records[run.chapter.name]) for run in runs)
     return HEAD + rows + TAIL + _missed(runs) + _versions(records)

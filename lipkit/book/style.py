@@ -88,7 +88,7 @@ def use_style() -> None:
 
 
 def color(name: str) -> str | None:
-    """The colour of the method that a label names, or None.
+    """Find the colour of the method that a label names; None if it names none.
 
     >>> color("Dense, 3000 steps") == COLORS["dense"]
     True
@@ -101,7 +101,7 @@ def color(name: str) -> str | None:
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as the bytes of a PNG file, at exactly its own size.
+    """Render a figure as the bytes of a PNG file, at exactly its own size.
 
     >>> png(new_figure(1.0))[1:4]
     b'PNG'
@@ -116,7 +116,7 @@ def _figure_class() -> type:
     from matplotlib.figure import Figure
 
     class BookFigure(Figure):
-        """Draws itself in a notebook whatever the backend, and never twice."""
+        """A figure that draws itself in a notebook whatever the backend, and never twice."""
 
         def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple:
             size = {"width": round(self.get_figwidth() * 112)}
@@ -126,7 +126,7 @@ def _figure_class() -> type:
 
 
 def new_figure(height: float, layout: str | None = None) -> Figure:
-    """An empty figure of the book's width, `height` inches high.
+    """Make an empty figure of the book's width, `height` inches high.
 
     >>> new_figure(2.0).get_size_inches().tolist()
     [5.6, 2.0]
@@ -135,7 +135,7 @@ def new_figure(height: float, layout: str | None = None) -> Figure:
 
 
 def assign(labels: Iterable[str]) -> list[tuple[str, str, Any]]:
-    """(label, colour, dashes): a method's own colour, or the next that no method here uses.
+    """Give each label (label, colour, dashes): its method's colour, or the next that is free.
 
     >>> [dash for _, _, dash in assign(["dense, seed 0", "dense, seed 1"])]
     ['-', (0, (4, 1.6))]

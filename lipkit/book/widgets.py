@@ -33,7 +33,7 @@ def picture_slider(
     alt: str = "picture",
     width: int = 360,
 ) -> VBox:
-    """One picture at a time under a slider and a play button; arrow keys work too.
+    """Show one picture at a time under a slider and a play button; arrow keys work too.
 
     `title` names the slider, `alt` says what the pictures show to a reader who cannot see them:
     each frame's alternative text is ``"alt, title label"``.
@@ -61,7 +61,7 @@ def curve_slider(
     ylabel: str = "PSNR (dB)",
     width: int = 300,
 ) -> VBox:
-    """A picture slider with a curve (x, y) beside it, and a dot that moves along the curve.
+    """Show a picture slider, and beside it a curve (x, y) with a dot that moves along it.
 
     `at` holds the x of each frame.
 
@@ -96,7 +96,7 @@ def wipe(
     alt: str = "two versions of one picture",
     width: int = 360,
 ) -> HTML:
-    """Two pictures on top of each other, with a handle that wipes from one to the other.
+    """Lay two pictures on top of each other, with a handle that wipes from one to the other.
 
     >>> import torch
     >>> "range" in wipe(torch.zeros(3, 8, 8), torch.ones(3, 8, 8)).data
@@ -156,7 +156,7 @@ def _img(uri: str, alt: str, width: int) -> str:
 
 
 def _plot(x: list[float], y: list[float], now: float, xlabel: str, ylabel: str) -> str:
-    """A small curve as SVG: it takes the page's text colour, light or dark."""
+    """Draw a small curve as SVG: it takes the page's text colour, light or dark."""
     wide = 280
     high = 170  # with the value above the curve; the x axis' name stands below
     foot = 26
@@ -187,7 +187,7 @@ def _plot(x: list[float], y: list[float], now: float, xlabel: str, ylabel: str) 
 
 
 def _uris(frames: Sequence[Any]) -> list[str]:
-    """Data addresses of all frames, at the best quality at which they fit the budget together."""
+    """Write all frames as data addresses, at the best quality that fits the budget."""
     from PIL import Image
 
     opened = [_open(frame, i, Image) for i, frame in enumerate(frames)]
