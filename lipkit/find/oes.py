@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from ..checks import check_picture
-from ..fitting.parts import check_parts
+from ..fitting import loop
+from ..fitting.settings import check_parts
 from ..masks import Mask, checked_density, covered
 from ..prior import Prior
-from .codes import PerImage, image_codes
-from .eye import Eye, eye_settings
+from .latents import PerImage, image_codes
 from .multi import joined
+from .oes_search import OesSearch, oes_settings
 
 KEPT_PER_VALUE = 0.2  # density="auto": weights kept for each value of the picture
 
@@ -113,7 +114,8 @@ def oes(
         scope: learn a mask for all parameters, as published, or for convolution weights only.
         seed: of the noise, which is the same on every device.
         checkpoint: a file to resume from, and to save to now and then and when interrupted.
-        details: return an `Oes`, with logits and history, instead of its mask.
+        details: return an `Oes`, with logits and history, instead of its mask. Interrupted, it is
+            returned half learned and says so; a mask alone could not, so that none is returned.
 
     >>> import lipkit as lk
     >>> prior, op, clean = lk.testing.tiny_prior(), lk.physics.Denoise(), lk.testing.tiny_image()
@@ -124,16 +126,20 @@ def oes(
     check_picture("measurement", y)
     if density == "auto":
         density = auto_density(prior, scope)
-    settings = eye_settings(
+    settings = oes_settings(
         checked_density(density), steps, lr, lam, p0, reg, samples, temperature, scope, seed,
         precision,
     )  # fmt: skip
     with torch.inference_mode(False), torch.enable_grad():
-        eye = Eye(prior, op, y, settings)
-        interrupted = eye.search(checkpoint, progress)
+        search = OesSearch(prior, op, y, settings)
+        end = loop.run(search, checkpoint, progress=progress, label="mask")
+    if end.interrupted and not details:
+        hint = "; details=True returns what there is"
+        raise loop.unfinished("the mask search", end, checkpoint, hint)
     found = Oes(
-        eye.named_logits(), settings.density, eye.history(), eye.step, eye.seconds, interrupted
-    )
+        search.logits(), settings.density, search.history(), search.step, search.seconds,
+        end.interrupted,
+    )  # fmt: skip
     return found if details else found.mask
 
 

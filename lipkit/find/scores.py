@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..checks import check_picture, check_shapes
 from ..errors import InputError
-from ..fitting.parts import check_parts
+from ..fitting.settings import check_parts
 from ..masks import Mask, covered
 from ..prior import Prior
 
