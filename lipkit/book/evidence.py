@@ -149,7 +149,8 @@ def _spread(records: list[Record], name: str) -> str:
 
 def _printed(grid: Grid, arm: str, point: Point) -> str:
     """The number of the paper that belongs to an arm at a place of the grid, if there is one."""
-    paper, density = grid.paper, point.place.get("density", 1)
+    paper = grid.paper
+    density = point.place.get("density", 1)
     column = paper.get("columns", {}).get(arm, paper.get("column"))
     if column is None:
         return ""

@@ -60,7 +60,7 @@ def magnitude(
     per_layer: bool = False,
     seed: int = 0,
 ) -> Mask:
-    """The largest |w|; `op`, `y` and `seed` play no role.
+    """The largest `|w|`; `op`, `y` and `seed` play no role.
 
     Published: parameters that are zero from the start (the shifts of batch norm, which scope "all"
     covers) count as pruned already, and the density is that of the others.
@@ -88,9 +88,9 @@ def snip(
     per_layer: bool = False,
     seed: int = 0,
 ) -> Mask:
-    """SNIP (Lee et al. 2019): the largest |g w| at once; `seed` plays no role.
+    """SNIP (Lee et al. 2019): the largest `|g w|` at once; `seed` plays no role.
 
-    Published: the largest |g|, whatever the weight (there over scope "all"). The scripts' own
+    Published: the largest `|g|`, whatever the weight (there over scope "all"). The scripts' own
     setting is the fraction kept, as `density` is here, though they call it the fraction pruned.
 
     >>> import lipkit as lk
@@ -115,7 +115,7 @@ def grasp(
 ) -> Mask:
     """GraSP (Wang et al. 2020): the largest w (H g) at once; `seed` plays no role.
 
-    Published: the lowest g + H w, or within layers the largest |g| / |g + H w| (there over scope
+    Published: the lowest g + H w, or within layers the largest `|g| / |g + H w|` (there over scope
     "all").
 
     >>> import lipkit as lk
@@ -142,7 +142,7 @@ def synflow(
     """SynFlow (Tanaka et al. 2020): the largest flows, scored anew after each of `rounds` prunings.
 
     After round t the density is density^(t / rounds), and pruned stays pruned; `op`, `y` and `seed`
-    play no role. Published: the largest |dR/dw| at once (there over scope "all"), with signs,
+    play no role. Published: the largest `|dR/dw|` at once (there over scope "all"), with signs,
     sigmoid, batch norm and the prior's own code left as they are.
 
     >>> import lipkit as lk

@@ -14,12 +14,11 @@ from .. import metrics
 from ..checks import check_picture, is_number, is_whole
 from ..errors import InputError
 from ..fitting import Fit, fit
-from ..fitting.checkpoint import signature
-from ..fitting.parts import check_parts
+from ..fitting.settings import check_parts, signature
 from ..masks import Mask, checked_density
 from ..physics import Denoise
 from ..prior import Prior
-from .codes import fresh_code
+from .latents import fresh_code
 from .rounds import Folder, Imp, Round
 from .schedule import Exempt, checked_rate, exempt_names, plan, prune, rising_run
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ..checks import check_picture
 from ..errors import InputError
-from ..fitting.parts import check_parts
+from ..fitting.settings import check_parts
 from ..physics import Denoise
 from ..prior import Prior
-from .codes import PerImage, image_codes
 from .imp import imp
+from .latents import PerImage, image_codes
 from .rounds import Imp
 
 

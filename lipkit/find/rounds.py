@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from ..errors import FileError, InputError
-from ..formats import maskfile
+from ..formats import maskfile, state
 from ..formats.atomic import write
 from ..masks import Mask
 from ..prior import Prior
@@ -72,7 +72,7 @@ class Imp:
 
     @property
     def densities(self) -> np.ndarray:
-        """Fraction of the weights that each round trained: 1 in round 0."""
+        """Fraction of the weights that each round trained (1 in round 0)."""
         return np.array([r.density for r in self.rounds])
 
     @property
@@ -87,7 +87,7 @@ class Imp:
 
     @property
     def best_psnrs(self) -> np.ndarray:
-        """Highest PSNR measured in each round: the oracle's (NaN without a reference)."""
+        """Highest PSNR measured in each round, the oracle's (NaN without a reference)."""
         return np.array([r.best_psnr for r in self.rounds])
 
     @property
@@ -109,8 +109,9 @@ class Folder:
 
     def __init__(self, path: str | Path, signature: Mapping[str, str]) -> None:
         self.path = Path(path)
+        self._signature = dict(signature)
         self._about = self._file("search.json")
-        self._search = json.dumps(dict(signature), indent=1, sort_keys=True)
+        self._search = json.dumps(self._signature, indent=1, sort_keys=True)
         self._digest = hashlib.sha256(self._search.encode()).hexdigest()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -138,7 +139,9 @@ class Folder:
             trained=trained.digest(),
             numbers={k: v for k, v in vars(found).items() if k != "mask" and not math.isnan(v)},
         )
-        self._finish(name, maskfile.pack(maskfile.MASK, found.mask.named(), about))
+        about["checksum"] = _checksum(about, found.mask)
+        data = maskfile.pack(maskfile.MASK, found.mask.named(), about)
+        self._finish(name, lambda path: write(path, data))
 
     def load_round(self, name: str, trained: Mask, kept: int) -> Round | None:
         """The round, if it was saved, started from the mask `trained` and left so many weights."""
@@ -150,49 +153,48 @@ class Folder:
             before, numbers = content.about["trained"], content.about["numbers"]
             measured = dict.fromkeys(("psnr", "best_psnr"), math.nan) | numbers
             found = Round(mask=Mask(content.keep), **{k: float(v) for k, v in measured.items()})
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise self._foreign(path, error) from None
-        self._check_digest(path, content.about.get("search"))
+        if content.about.get("search") != self._digest:
+            raise self._foreign(path, "it belongs elsewhere")
+        # files of before have no checksum
+        checksum = content.about.pop("checksum", None)
+        if checksum not in (None, _checksum(content.about, found.mask)):
+            raise self._foreign(path, "its checksum differs")
         # a search may be asked for fewer or more rounds than before: those that fit are kept
         return found if before == trained.digest() and found.mask.kept == kept else None
 
     def save_weights(self, net: nn.Module) -> None:
         """Write the rewind weights."""
-        from safetensors.torch import save
-
-        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in net.state_dict().items()}
-        self._finish("rewind", save(tensors, {"search": self._digest}))
+        weights = net.state_dict()
+        self._finish(
+            "rewind", lambda path: state.write(path, "search", self._signature, weights, {})
+        )
 
     def load_weights(self, net: nn.Module) -> bool:
         """Put the rewind weights into `net`; False if there are none yet."""
-        from safetensors import SafetensorError, safe_open
-
-        path = self._file("rewind.safetensors")
-        if not path.exists():
-            return False
-        try:
-            with safe_open(path, "pt", device="cpu") as file:
-                self._check_digest(path, (file.metadata() or {}).get("search"))
-                net.load_state_dict({k: file.get_tensor(k) for k in file.keys()})  # noqa: SIM118
-        except (SafetensorError, RuntimeError) as error:
-            raise self._foreign(path, error) from None
-        return True
+        found = state.read(self._file("rewind.safetensors"), "search", self._signature)
+        if found is not None:
+            net.load_state_dict(found[0])
+        return found is not None
 
     def _file(self, name: str) -> Path:
         return self.path / name
 
-    def _finish(self, name: str, data: bytes) -> None:
+    def _finish(self, name: str, save: Callable[[Path], None]) -> None:
         if not self._about.exists():
             write(self._about, self._search.encode())
-        write(self._file(f"{name}.safetensors"), data)
+        save(self._file(f"{name}.safetensors"))
         self.checkpoint(name).unlink(missing_ok=True)  # its fit is done
-
-    def _check_digest(self, path: Path, digest: str | None) -> None:
-        if digest != self._digest:
-            raise self._foreign(path, "it belongs elsewhere")
 
     def _foreign(self, path: Path, why: object) -> FileError:
         reason = str(why).splitlines()[0][:120]
         return FileError(
             f"{path} is not from this search ({reason}); delete it, and it will be made again"
         )
+
+
+def _checksum(about: Mapping, mask: Mask) -> str:
+    """Sum up all that a round's file says: the file format itself guards the bits of the mask."""
+    text = json.dumps([about, mask.digest()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from ..formats import state
 from ..models import Critic, Generator
 
 PENALTY, DRIFT = 10.0, 1e-3
@@ -34,7 +35,9 @@ class Duel:
         pairs: Iterable[tuple[nn.Parameter, Tensor]] = (),
         half: bool = False,
     ) -> None:
-        self.generator, self.critic, self.pairs = generator, critic, list(pairs)
+        self.generator = generator
+        self.critic = critic
+        self.pairs = list(pairs)
         self.half = half
         settings = {"lr": lr, "betas": (0.0, 0.99), "fused": True}
         self.adams = {
@@ -59,6 +62,23 @@ class Duel:
         self._update("generator", losses["generator"])
         self.critic.requires_grad_(True)
         return {name: value.detach() for name, value in losses.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that changes from step to step."""
+        return state.joined(
+            generator=self.generator.state_dict(),
+            critic=self.critic.state_dict(),
+            generator_adam=state.of_adam(self.adams["generator"]),
+            critic_adam=state.of_adam(self.adams["critic"]),
+            random={"state": self.random.get_state()},
+        )
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `state` returned."""
+        for name, net in (("generator", self.generator), ("critic", self.critic)):
+            net.load_state_dict(state.group(tensors, name))
+            state.into_adam(self.adams[name], state.group(tensors, f"{name}_adam"))
+        self.random.set_state(tensors["random.state"])
 
     def _train_critic(self, real: Tensor, where: dict) -> dict[str, Tensor]:
         with torch.no_grad(), precision(self.generator, self.half):

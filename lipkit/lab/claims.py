@@ -22,11 +22,11 @@ from __future__ import annotations
 
 import functools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -49,6 +49,31 @@ CURVES = ("psnr", "loss", "low", "high")
 SHARE = 0.7  # "most" of the pictures
 Grids = Callable[[str], Grid]
 Groups = dict[tuple, dict[str, list[Record]]]  # place without seed -> arm -> records
+
+
+class Statement(NamedTuple):
+    """One line of a claim's test: `left` is more or less than `right`, or about the same.
+
+    >>> print(Statement("ticket.oracle", ">", "dense.oracle", -0.2))
+    ticket.oracle > dense.oracle -0.2
+    """
+
+    left: str | float
+    sign: str
+    right: str | float
+    plus: float = 0
+
+    def __str__(self) -> str:
+        text = f"{self.left} {self.sign} {self.right}"
+        if self.sign == "~":
+            return f"{text} ± {self.plus:g}"
+        return f"{text} {self.plus:+g}" if self.plus else text
+
+    def holds(self, left: float, right: float) -> bool:
+        """Say whether it is true of two numbers."""
+        if self.sign == "~":
+            return abs(left - right) <= self.plus
+        return left > right + self.plus if self.sign == ">" else left < right + self.plus
 
 
 @dataclass(frozen=True)
@@ -125,23 +150,63 @@ def _verdict(findings: list[Finding]) -> tuple[str, str]:
     return "not yet run", ""
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What statements are asked of: groups of records, printed rows, or functions.
+
+    `read(group, token)` is the number of a group that a token names, or None.
+    """
+
+    name: str
+    scale: str
+    planned: int  # how many groups there are when all is run
+    groups: Iterable[Any]
+    read: Callable[[Any, str], float | None]
+
+    def ask(self, statement: Statement, share: float) -> Finding:
+        """Look where the statement holds, and whether that is often enough."""
+        found = [self._sides(group, statement) for group in self.groups]
+        sides = [pair for pair in found if None not in pair]
+        if str(statement.left).startswith("range ") and sides:
+            values = [left for left, _ in sides]
+            spread = max(values) - min(values)
+            sides = [(spread, sides[0][1])] if len(sides) > 1 else []
+        held = sum(statement.holds(*pair) for pair in sides)
+        means = [round(fmean(side), 3) for side in zip(*sides, strict=True)] or [None, None]
+        return Finding(
+            str(statement), self.name, self.scale, *means,
+            held=held, asked=len(sides), planned=self.planned,
+            ok=held >= share * len(sides) if sides else None,
+        )  # fmt: skip
+
+    def _sides(self, group: Any, statement: Statement) -> tuple[float | None, ...]:
+        return tuple(
+            float(token) if isinstance(token, (int, float)) else self.read(group, token)
+            for token in (statement.left, statement.right)
+        )
+
+
 def _tested(test: dict[str, Any], grids: Grids, records: Records) -> list[Finding]:
-    share = test.get("share", SHARE)
+    statements = [_statement(given) for given in test["holds"]]
     if "penalties" in test:
-        slopes = {(p0,): {"": _slopes(p0)} for p0 in test["penalties"]}
-        about = ("penalties", "exact", len(slopes))
-        return [_ask(s, slopes, _given, about, share) for s in test["holds"]]
-    if "table" in test:
-        rows = [{"": row} for row in papers.rows(test["table"])]
-        groups = {(i,): row for i, row in enumerate(rows)}
-        about = (test["table"], "printed", len(rows))
-        return [_ask(s, groups, _given, about, share) for s in test["holds"]]
-    grid = grids(test["grid"])
-    groups, planned = grouped(grid, records, test.get("at", {}))
-    about = (grid.name, grid.scale, planned)
-    for statement in test["holds"]:
-        _check_arms(statement, grid)
-    return [_ask(s, groups, _number, about, share) for s in test["holds"]]
+        slopes = [_slopes(p0) for p0 in test["penalties"]]
+        source = _Source("penalties", "exact", len(slopes), slopes, dict.get)
+    elif "table" in test:
+        rows = papers.rows(test["table"])
+        source = _Source(test["table"], "printed", len(rows), rows, dict.get)
+    else:
+        grid = grids(test["grid"])
+        for statement in statements:
+            _check_arms(statement, grid)
+        groups, planned = grouped(grid, records, test.get("at", {}))
+        source = _Source(grid.name, grid.scale, planned, groups.values(), _number)
+    return [source.ask(statement, test.get("share", SHARE)) for statement in statements]
+
+
+def _statement(given: list) -> Statement:
+    if len(given) not in (3, 4) or given[1] not in (">", "<", "~"):
+        raise InputError(f"a statement is [left, '>' or '<' or '~', right, plus], not {given}")
+    return Statement(*given)
 
 
 def grouped(grid: Grid, records: Records, at: Mapping[str, Any]) -> tuple[Groups, int]:
@@ -200,40 +265,6 @@ def _inside(value: Any, wanted: list) -> bool:
     return wanted[0] <= value <= wanted[-1]
 
 
-def _ask(statement: list, groups: Mapping, read, about: tuple, share: float) -> Finding:
-    left, sign, right, plus = [*statement, 0][:4]
-    sides = []
-    for group in groups.values():
-        pair = (_side(group, left, read), _side(group, right, read))
-        if None not in pair:
-            sides.append(pair)
-    if str(left).startswith("range ") and sides:
-        values = [a for a, _ in sides]
-        sides = [(max(values) - min(values), sides[0][1])] if len(sides) > 1 else []
-    held = sum(_holds(a, sign, b, plus) for a, b in sides)
-    means = [round(fmean(side), 3) for side in zip(*sides, strict=True)] or [None, None]
-    text = f"{left} {sign} {right}" + (f" {plus:+g}" if plus and sign != "~" else "")
-    text += f" ± {plus:g}" if sign == "~" else ""
-    name, scale, planned = about
-    ok = held >= share * len(sides) if sides else None
-    return Finding(text, name, scale, *means, held, len(sides), planned, ok)
-
-
-def _holds(left: float, sign: str, right: float, plus: float) -> bool:
-    if sign == "~":
-        return abs(left - right) <= plus
-    return left > right + plus if sign == ">" else left < right + plus
-
-
-def _side(group: Mapping, token: Any, read) -> float | None:
-    return float(token) if isinstance(token, (int, float)) else read(group, token)
-
-
-def _given(row: Mapping[str, Mapping[str, float]], token: str) -> float | None:
-    """A number that is there as it is, without records."""
-    return row[""].get(token)
-
-
 def _slopes(p0: float) -> dict[str, float]:
     """How steep each penalty of a mask search is for a weight that is at its target."""
     p = torch.tensor([p0], dtype=torch.float64, requires_grad=True)
@@ -262,7 +293,8 @@ def _of(record: Record, name: str) -> float | None:
         return _rise(record["rounds"])
     if "@" in name:
         curve, wanted = name.split("@")
-        steps, values = record["curve"]["step"], record["curve"].get(curve)
+        steps = record["curve"]["step"]
+        values = record["curve"].get(curve)
         nearest = min(range(len(steps)), key=lambda i: abs(steps[i] - int(wanted)))
         return None if values is None else values[nearest]
     return record["numbers"].get(name)
@@ -277,10 +309,8 @@ def _rise(rounds: list[dict[str, float]]) -> float | None:
     return first - max(range(len(rounds)), key=lambda i: rounds[i]["best_psnr"])
 
 
-def _check_arms(statement: list, grid: Grid) -> None:
-    if len(statement) not in (3, 4) or statement[1] not in (">", "<", "~"):
-        raise InputError(f"a statement is [left, '>' or '<' or '~', right, plus], not {statement}")
-    for token in (t for t in (statement[0], statement[2]) if isinstance(t, str)):
+def _check_arms(statement: Statement, grid: Grid) -> None:
+    for token in (t for t in (statement.left, statement.right) if isinstance(t, str)):
         arm, _, number = token.removeprefix("range ").partition(".")
         if arm not in grid.arms:
             raise InputError(f"grid {grid.name!r} has no arm {arm!r}, only {', '.join(grid.arms)}")

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from .. import models
 from ..checks import is_number, is_whole
@@ -78,7 +79,8 @@ class Classifier(nn.Module):
         self.net.load_state_dict(
             {n: initial[n] if initial[n].shape == w.shape else w for n, w in weights.items()}
         )
-        self.variant, self.loss = variant, math.nan  # the loss at the end of its training
+        self.variant = variant
+        self.loss = math.nan  # at the end of its training
         self.to(prior.z.device)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -125,12 +127,14 @@ def train(
     pairs = mask.pairs(mask.apply(net.net))
     sgd = torch.optim.SGD(net.parameters(), lr, momentum=0.9, weight_decay=2e-4)
     schedule = torch.optim.lr_scheduler.MultiStepLR(sgd, [steps // 2, 3 * steps // 4])
-    draw, order = torch.Generator().manual_seed(seed), torch.empty(0, dtype=torch.long)
+    draw = torch.Generator().manual_seed(seed)
+    order = torch.empty(0, dtype=torch.long)
     device = net.linear.weight.device
     for _ in range(steps):
         while len(order) < batch:  # through all pictures before any comes again
             order = torch.cat([order, torch.randperm(len(images), generator=draw)])
-        chosen, order = order[:batch], order[batch:]
+        chosen = order[:batch]
+        order = order[batch:]
         loss = F.cross_entropy(net(images[chosen].to(device)), labels[chosen].to(device))
         sgd.zero_grad()
         loss.backward()
@@ -153,7 +157,8 @@ def accuracy(classifier: Classifier, images: Tensor, labels: Tensor) -> float:
     >>> accuracy(Classifier(lk.testing.tiny_prior(), images.shape[1:]), images, labels) < 0.3
     True
     """
-    training, device = classifier.training, classifier.linear.weight.device
+    training = classifier.training
+    device = classifier.linear.weight.device
     classifier.eval()
     batches = zip(images.split(256), labels.split(256), strict=True)
     right = sum(int((classifier(x.to(device)).argmax(1).cpu() == y).sum()) for x, y in batches)
@@ -187,16 +192,17 @@ def imp(
     >>> imp(classifier, images, labels, rounds=2, steps=2)
     Imp(2 rounds, density 64.8 %: all 2 rounds are done)
     """
-    from tqdm import tqdm
-
-    mask, trained = Mask.full(classifier.net), classifier
-    spared, found = exempt_names(exempt, classifier.net, "conv"), []
+    mask = Mask.full(classifier.net)
+    trained = classifier
+    spared = exempt_names(exempt, classifier.net, "conv")
+    found = []
     silent = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
     for kept in tqdm(plan(mask, spared, 1.0, rate, rounds), "rounds", leave=False, **silent):
         began = time.perf_counter()
         start = trained if classifier.variant == "published" else classifier
         trained = train(start, images, labels, mask=mask, **training)
-        pruned, seconds = prune(trained.net, mask, kept, spared), time.perf_counter() - began
+        pruned = prune(trained.net, mask, kept, spared)
+        seconds = time.perf_counter() - began
         found.append(Round(mask.density, trained.loss, math.nan, math.nan, seconds, pruned))
         mask = pruned
     return Imp(tuple(found), copy.deepcopy(classifier), f"all {rounds} rounds are done")

@@ -7,12 +7,12 @@ number of the table: "lip22-4", "lip23-5", "oes24-2". Only a clone of the book h
 from __future__ import annotations
 
 import csv
-import difflib
 import functools
 from pathlib import Path
 from typing import Any
 
-from ..errors import Error, FileError, InputError
+from ..checks import check_one_of
+from ..errors import Error, FileError
 from .paths import data_folder
 from .tables import Table
 
@@ -70,10 +70,7 @@ def table(name: str) -> Table:
 
 def _entry(name: str) -> dict[str, str]:
     index = _index(data_folder())
-    if name not in index:
-        near = difflib.get_close_matches(str(name), index, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"there is no table {name!r}; {hint}there are: {', '.join(index)}")
+    check_one_of("table", name, index)
     return index[name]
 
 

@@ -54,7 +54,8 @@ class Table:
         return f'<table class="results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
-STOPPED, ORACLE = "stopped (dB)", "oracle (dB)"
+STOPPED = "stopped (dB)"
+ORACLE = "oracle (dB)"
 MEASURED = {STOPPED: ".2f", ORACLE: ".2f", "steps": ".0f", "weights": ",.0f", "seconds": ".1f"}
 
 

@@ -18,7 +18,7 @@ from torch import nn
 
 import lipkit as lk
 from lipkit.find import FIRST_CONVS, densities, image_codes, imp, imp_multi, rounds_to
-from lipkit.find.codes import PerImage, fresh_code
+from lipkit.find.latents import PerImage, fresh_code
 from lipkit.find.multi import Joint
 from lipkit.find.schedule import plan, prune, rising_run
 from lipkit.masks import Mask, count, covered
@@ -382,7 +382,7 @@ def test_other_and_broken_files_are_refused(tmp_path):
     about.unlink()
     for broken in (whole_weights[:-3], whole, b""):
         weights.write_bytes(broken)
-        with pytest.raises(lk.FileError, match="is not from this search"):
+        with pytest.raises(lk.FileError, match=r"no.* checkpoint .*delete it to start anew"):
             search(folder=tmp_path, rounds=1, rewind=0.5)
     weights.write_bytes(whole_weights)
     assert same(search(folder=tmp_path, rounds=1, rewind=0.5), search(rounds=1, rewind=0.5))

@@ -33,10 +33,6 @@ class Lesson(NamedTuple):
     test: tuple[Tensor, Tensor]
 
 
-def takes(e: Settings) -> bool:
-    return e.task in TASKS
-
-
 def check(e: Settings) -> None:
     """Refuse what cannot be taught."""
     untrained.check(e)
@@ -45,7 +41,7 @@ def check(e: Settings) -> None:
             raise InputError(f"task 'classify' has the options {', '.join(OPTIONS)}, not {name!r}")
     if e.control == "fresh" or e.fit or e.stop or e.gray or e.stretch:
         raise InputError("task 'classify' takes no fit, stop, gray, stretch or fresh weights")
-    if takes(e.search()):
+    if e.search().task in TASKS:
         untrained.check_no_oracle(e)
         if e.method not in METHODS:
             known = ", ".join(METHODS[1:])

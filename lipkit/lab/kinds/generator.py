@@ -24,17 +24,16 @@ from ...gan.search import search as search_range
 from ...models import Generator
 from ..restoring import weights
 from ..results import Found, Outcome, not_interrupted
-from ..settings import TRAINED, Settings, check_names
+from ..settings import Settings, check_names
 from . import restore
 
 PICTURES = 8  # of an experiment, unless it says otherwise
 TRAINING = 2000  # pictures that tickets are fine-tuned on, of those that "faces-64" was trained on
 HELD_OUT = 100  # added to an experiment's seed: the seed of faces that nothing was trained on
-TASKS = {name: restore.TASKS[name] for name in ("denoise", "inpaint", "sensing")}
 MASKS_ARE_OF = "a trained generator"
 PARTS = {  # what an experiment on a generator may say
     "method": ("dense", "random", "magnitude", "imp"),
-    "task": tuple(TASKS),
+    "task": ("denoise", "inpaint", "sensing"),
     "control": ("none", "shuffled", "random", "finetuned"),
 }
 OPTIONS = ("weights",)
@@ -53,10 +52,6 @@ class Several(NamedTuple):
     op: physics.Operator
     ys: list[Tensor]
     clean: Tensor
-
-
-def takes(e: Settings) -> bool:
-    return e.prior == TRAINED
 
 
 def check(e: Settings) -> None:

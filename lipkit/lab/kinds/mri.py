@@ -25,10 +25,6 @@ SAMPLING_OPTIONS = ("pattern", "calibration")  # of `physics.sampling_mask`
 SCAN_OPTIONS = ("sigma", "coils")  # of `data.scan`
 
 
-def takes(e: Settings) -> bool:
-    return e.task in TASKS
-
-
 def check(e: Settings) -> None:
     """Refuse what no scan can be asked."""
     untrained.check(e)
