@@ -16,6 +16,7 @@ from lipkit.engine.compact import compact
 from lipkit.engine.cost import cost
 from lipkit.engine.dense import boxed
 from lipkit.testing import tiny_image, tiny_prior
+from tests.engine.constants import exact_constants
 from tests.support.tiny_fit import EVERYTHING, assert_same_fit, quick
 
 pytestmark = pytest.mark.filterwarnings("ignore::lipkit.masks.LayerCollapseWarning")
@@ -82,16 +83,24 @@ def trained(net: nn.Module, mask: lk.Mask, prior: lk.Prior, steps: int = 6) -> l
 
 
 def assert_compaction_is_exact(prior: lk.Prior, mask: lk.Mask, multiple: int = 1) -> float:
-    """Outputs and kept weights while both are trained; returns the part of the channels left."""
+    """Outputs and kept weights while both are trained; returns the part of the channels left.
+
+    All run with `exact_constants`, which says why.
+    """
     mask.apply(prior.net)
+    full = copy.deepcopy(prior.net)
     small = compact(prior.net, mask, multiple)
     before = nn.utils.parameters_to_vector(prior.net.parameters()).detach()
-    theirs = trained(full := copy.deepcopy(prior.net), mask, prior)
-    ours = trained(small.net, small.mask, prior)
+    with exact_constants(full):
+        theirs = trained(full, mask, prior)
+        last = full(prior.z)
+    with exact_constants(small.net):
+        ours = trained(small.net, small.mask, prior)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-7)  # Adam divides by small gradients
     small.write_back()
-    torch.testing.assert_close(prior.crop(prior.net(prior.z)), prior.crop(full(prior.z)))
+    with exact_constants(prior.net):
+        torch.testing.assert_close(prior.net(prior.z), last, rtol=0, atol=1e-7)
     vector = nn.utils.parameters_to_vector(prior.net.parameters()).detach()
     places = small.positions()
     assert torch.equal(vector[places], nn.utils.parameters_to_vector(small.net.parameters()))
