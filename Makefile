@@ -1,6 +1,6 @@
 # make book   execute the chapters on this machine and render the book
 # make test   run every test, each chapter at its smallest size included
-# make lint   check the style of code and notebooks
+# make lint   check the style of code and notebooks, and that no import looks up
 # make clean  remove what these made (make distclean: the virtual environment too)
 #
 # Each makes the virtual environment by itself when it is missing or out of date.
@@ -34,6 +34,7 @@ lint: $(READY)
 	@echo "== lint: style of code and notebooks"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 clean:
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis dist build

@@ -31,4 +31,4 @@ def smoke_book():
     from lipkit import book
 
     out = ROOT / "_build" / "test" / "html"
-    return book.build(root=ROOT, profile="smoke", out=out, jobs=2).parent
+    return book.build(root=ROOT, profile="smoke", out=out, jobs=2).page.parent

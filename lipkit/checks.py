@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable
 
@@ -14,7 +13,7 @@ from .errors import InputError
 
 
 def is_number(value: object, least: float = -math.inf) -> bool:
-    """Whether this is a finite number of at least `least` (True and False are none).
+    """Tell whether this is a finite number of at least `least` (True and False are none).
 
     >>> is_number(0.5), is_number(-1, least=0), is_number("0.5"), is_number(float("nan"))
     (True, False, False, False)
@@ -25,7 +24,7 @@ def is_number(value: object, least: float = -math.inf) -> bool:
 
 
 def is_whole(value: object, least: int = 0) -> bool:
-    """Whether this is a whole number of at least `least`.
+    """Tell whether this is a whole number of at least `least`.
 
     >>> is_whole(3), is_whole(3.0), is_whole(0, least=1)
     (True, False, False)
@@ -90,8 +89,20 @@ def check_positive(name: str, value: object) -> None:
         raise InputError(f"{name} must be a number above 0, got {value!r}")
 
 
+def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Refuse a setting that is none of its few choices.
+
+    >>> check_choice("scope", "bias", ("conv", "all"))
+    Traceback (most recent call last):
+        ...
+    lipkit.errors.InputError: scope must be one of conv, all, got 'bias'
+    """
+    if value not in (choices := tuple(choices)):
+        raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
 def check_one_of(what: str, value: object, known: Iterable[str]) -> None:
-    """Refuse what is not among the known, and name the nearest.
+    """Refuse a name that is not among the known ones, and say which is nearest.
 
     >>> check_one_of("method", "snap", ["snip", "grasp"])
     Traceback (most recent call last):
@@ -110,5 +121,7 @@ def did_you_mean(value: object, known: Iterable[str]) -> str:
     >>> did_you_mean("snap", ["snip", "grasp"])
     "did you mean 'snip'? "
     """
+    import difflib  # late: only errors need it
+
     near = difflib.get_close_matches(str(value), list(known), n=1, cutoff=0.7)
     return f"did you mean {near[0]!r}? " if near else ""

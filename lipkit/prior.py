@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from . import models
 from ._version import __version__
-from .checks import is_number, is_whole
+from .checks import check_choice, check_positive, check_whole, is_whole
 from .errors import InputError
 
-# The code of a network, where it is not uniform noise scaled by 0.1.
-_CODES = {"dip-vase": "meshgrid"}
 CODES = ("uniform", "normal", "meshgrid")
+_CODE_SCALE = 0.1
 MAX_SIDE = 16_384
 _GLOBAL_GENERATOR = threading.Lock()  # torch has one for all threads, and we lend it out
 
@@ -35,17 +34,27 @@ class Recipe:
     options: dict = field(default_factory=dict)
     version: str = __version__
 
+    @property
+    def code(self) -> str:
+        """The kind of the code: one of `CODES`."""
+        return self.options.get("code", _own_code(self.name))
+
+    @property
+    def code_scale(self) -> float:
+        """What the values of the code are multiplied with."""
+        return self.options.get("code_scale", _CODE_SCALE)
+
     def prior(self) -> Prior:
         """Build the prior again."""
         return Prior(self.name, self.size, self.seed, **self.options)
 
     def as_dict(self) -> dict:
-        """The recipe as plain data, for JSON."""
+        """Return the recipe as plain data, for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict) -> Recipe:
-        """The recipe from plain data."""
+        """Make a recipe from plain data."""
         try:
             fields = dict(data) | {"size": tuple(data["size"])}
             fields["options"] = {k: _frozen(v) for k, v in data.get("options", {}).items()}
@@ -74,36 +83,33 @@ class Prior(nn.Module):
         seed: int = 0,
         *,
         code: str | None = None,
-        code_scale: float = 0.1,
+        code_scale: float = _CODE_SCALE,
         **options,
     ) -> None:
         super().__init__()
-        size = _checked_size(size)
-        code = code or _CODES.get(name, "uniform")
-        if code not in CODES:
-            raise InputError(f"code must be one of {', '.join(CODES)}, got {code!r}")
-        if not is_number(code_scale, least=0) or code_scale == 0:
-            raise InputError(f"code_scale must be a number above 0, got {code_scale!r}")
-        if not is_whole(seed):
-            raise InputError(f"seed must be a whole number of at least 0, got {seed!r}")
+        size = checked_size(size)
+        code = code or _own_code(name)
+        check_choice("code", code, CODES)
+        check_positive("code_scale", code_scale)
+        check_whole("seed", seed)
         options = {k: _frozen(v) for k, v in options.items()}
         # torch's initializers draw from the global generator: lend it to them and put it back
         with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self.net = models.build(name, **options)
-            self.net_size = tuple(_fitting_side(self.net, side) for side in size)
+            self.net_size = tuple(fitting_side(self.net, side) for side in size)
             z = _draw_code(self.net, self.net_size, code, code_scale)
         self.register_buffer("z", z)
         self.size = size
         kept = dict(options)
-        if code != _CODES.get(name, "uniform"):
+        if code != _own_code(name):
             kept["code"] = code
-        if code_scale != 0.1:
+        if code_scale != _CODE_SCALE:
             kept["code_scale"] = code_scale
         self.recipe = Recipe(name, size, seed, kept)
 
     def forward(self, z: Tensor | None = None) -> Tensor:
-        """The picture for a code, by default the fixed one."""
+        """Make the picture for a code, by default the fixed one."""
         return self.crop(self.net(self.z if z is None else z))
 
     def crop(self, x: Tensor) -> Tensor:
@@ -111,18 +117,28 @@ class Prior(nn.Module):
         return x if self.size == self.net_size else models.center_crop(x, *self.size)
 
     def clone(self) -> Prior:
-        """An independent copy, to be trained without touching this one."""
+        """Copy the prior, to be trained without touching this one."""
         return copy.deepcopy(self)
 
     def extra_repr(self) -> str:
         return f"{self.recipe.name!r}, size={self.size}, seed={self.recipe.seed}"
 
 
+def _own_code(name: str) -> str:
+    """Name the code that a network has if no other is asked for."""
+    return "meshgrid" if name == "dip-vase" else "uniform"
+
+
 def _frozen(value):
     return tuple(value) if isinstance(value, list) else value
 
 
-def _checked_size(size: int | tuple[int, int]) -> tuple[int, int]:
+def checked_size(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return a size as (height, width), or refuse it.
+
+    >>> checked_size(64)
+    (64, 64)
+    """
     pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
     if len(pair) != 2 or not all(is_whole(s, least=2) and s <= MAX_SIDE for s in pair):
         raise InputError(
@@ -131,8 +147,12 @@ def _checked_size(size: int | tuple[int, int]) -> tuple[int, int]:
     return pair
 
 
-def _fitting_side(net: nn.Module, side: int) -> int:
-    """The smallest length that the network reproduces and that covers `side`."""
+def fitting_side(net: nn.Module, side: int) -> int:
+    """Return the smallest length that the network reproduces and that covers `side`.
+
+    >>> fitting_side(models.build("deep-decoder", levels=3, width=8), 50)
+    56
+    """
     step = 2**net.levels
     for candidate in range(side, side + 8 * step):
         if net.output_side(candidate) == candidate:
@@ -149,7 +169,8 @@ def _draw_code(net: nn.Module, size: tuple[int, int], code: str, scale: float) -
     if code == "meshgrid":
         if channels != 2:
             raise InputError(f"code='meshgrid' has 2 channels, but this network takes {channels}")
-        y, x = torch.linspace(0, 1, height), torch.linspace(0, 1, width)
+        y = torch.linspace(0, 1, height)
+        x = torch.linspace(0, 1, width)
         return torch.stack(torch.meshgrid(x, y, indexing="xy"))[None]
     draw = torch.rand if code == "uniform" else torch.randn
     return draw(1, channels, height, width) * scale

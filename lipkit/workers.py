@@ -43,3 +43,21 @@ def parallel(
     finally:
         # on an error or an interrupt: start no more, and do not wait for those that run
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def default_device() -> str:
+    """Name the device to compute on: the GPU, if there is one.
+
+    >>> default_device() in ("cuda", "cpu")
+    True
+    """
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_name(device: str) -> str:
+    """Say which GPU a device is, for records; other devices keep their names.
+
+    >>> device_name("cpu")
+    'cpu'
+    """
+    return torch.cuda.get_device_name(device) if "cuda" in device else device

@@ -1,131 +1,29 @@
-"""The book: execute its chapters, render its pages. `lipkit run` and `lipkit book` call this."""
+"""The book: what its chapters call, and what executes and renders them.
+
+A chapter calls `chapter`, `plots` and `widgets`; `style` and `parameters` are behind these.
+`find_chapters` and `run` execute chapters, `build` makes the whole book: `lipkit run` and
+`lipkit book` call them.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+import importlib
 
-from ..errors import Error, InputError
-from ..lab.paths import find_root
-from . import runs, site
-from .notebooks import find_chapters
-from .runs import Run
+_MODULES = ("chapter", "parameters", "plots", "style", "widgets")
+_MEMBERS = {
+    "build": "building",
+    "find_chapters": "notebooks",
+    "find_root": "building",
+    "run": "building",
+}
 
-__all__ = ["build", "find_chapters", "find_root", "run"]
+__all__ = [*_MEMBERS, *_MODULES]
 
 
-def _print(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def run(
-    chapters: Iterable[str] | None = None,
-    parameters: dict[str, Any] | None = None,
-    profile: str | None = None,
-    root: str | Path | None = None,
-    out: str | Path | None = None,
-    folder: str | Path | None = None,
-    jobs: int = 2,
-    say: Callable[[str], None] = _print,
-) -> list[Run]:
-    """Execute chapters (default: all) and put the executed notebooks into `out`.
-
-    Parameters are checked before anything runs. A chapter whose source, parameters and library
-    have not changed since its last run is not executed again. `folder` holds the chapters
-    (default: `notebooks/` of the book).
-
-    >>> import tempfile
-    >>> run(folder=tempfile.mkdtemp(), root=tempfile.mkdtemp())  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    lipkit.errors.FileError: no chapter found: ... has no file named like 01_name.ipynb
-    """
-    root = Path(root) if root else find_root()
-    given = dict(parameters or {})
-    if profile is not None:
-        given["profile"] = profile
-    if jobs < 1:
-        raise InputError(f"jobs must be 1 or more, not {jobs}")
-    found = find_chapters(Path(folder) if folder else root / "notebooks", list(chapters or []))
-    cache = root / "_build" / "cache"
-    with _alone(cache, say):
-        planned = runs.plan(found, given, root, cache)
-        runs.execute(planned, jobs, say)
-        if out is not None:
-            runs.copy_out(planned, Path(out))
-    return planned
-
-
-def build(
-    root: str | Path | None = None,
-    profile: str = "laptop",
-    chapters: Iterable[str] | None = None,
-    jobs: int = 2,
-    out: str | Path | None = None,
-    say: Callable[[str], None] = _print,
-) -> Path:
-    """Execute the chapters, render the whole book to `out`, and return its first page.
-
-    Parameters of the chapters are those of the profile. A build of some chapters only leaves the
-    others out, and then references to them are no error.
-    """
-    _need_jupyter_book()
-    root = Path(root) if root else find_root()
-    out = Path(out).resolve() if out else root / "_build" / "html"
-    site.check_target(out)
-    chosen = list(chapters or [])
-    done = run(chosen, profile=profile, root=root, jobs=jobs, say=say)
-    page = out / "index.html"
-    work = root / "_build" / "work" / f"{profile}-{_short_digest(str(out))}"
-    with _alone(work, say):
-        key = _site_key(root, done)
-        stamp = out / site.KEY_FILE
-        if page.is_file() and stamp.is_file() and stamp.read_text() == key:
-            say("nothing has changed since this book was rendered")
-            return page
-        html = site.render(root, done, work, complete=not chosen, say=say)
-        site.publish(html, out, key)
-    return page
-
-
-def _site_key(root: Path, done: list[Run]) -> str:
-    """Everything that can change the rendered pages: the runs, the prose, the configuration."""
-    files = [*site.prose_files(root), root / "_config.yml"]
-    parts = [*(run.key for run in done), runs.digest(files, root), str(site.repository(root))]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _short_digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-@contextmanager
-def _alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold a folder for this process: two builds at once would mix their files."""
-    from filelock import FileLock, Timeout  # comes with torch
-
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say("waiting for another build of this book to finish")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _need_jupyter_book() -> None:
-    from importlib.util import find_spec
-
-    missing = [name for name in ("papermill", "jupyter_book") if find_spec(name) is None]
-    if missing:
-        raise Error(
-            f"building the book needs {' and '.join(missing)}: pip install 'lipkit[book]', "
-            "or use `make book`, which installs everything"
-        )
+def __getattr__(name: str):
+    # loaded on first use: a chapter that draws a curve needs nothing of what builds the book
+    if name in _MEMBERS:
+        return getattr(importlib.import_module(f".{_MEMBERS[name]}", __name__), name)
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module 'lipkit.book' has no attribute {name!r}")

@@ -6,14 +6,11 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from importlib import import_module
 from pprint import pformat
 from types import ModuleType
 from typing import Any
 
 import lipkit
-
-HIDDEN = {"book"}  # the machinery behind `lipkit book`: nothing to import
 
 HEAD = """# API reference
 
@@ -28,18 +25,20 @@ def api_page() -> str:
     objects = {n: o for n, o in top.items() if not isinstance(o, ModuleType)}
     parts = [HEAD, _section("lk", inspect.getdoc(lipkit) or "", objects)]
     shown = {id(value) for value in objects.values()}
-    for module in _public_modules():
+    for name, module in _public_modules(lipkit, "lk"):
         members = {n: o for n, o in _members(module) if id(o) not in shown}
         if members:
-            name = module.__name__.removeprefix("lipkit.")
-            parts.append(_section(f"lk.{name}", inspect.getdoc(module) or "", members))
+            parts.append(_section(name, inspect.getdoc(module) or "", members))
     return "\n".join(parts)
 
 
-def _public_modules() -> Iterator[ModuleType]:
-    for name in sorted(set(lipkit.__all__) - HIDDEN):
-        if isinstance(getattr(lipkit, name), ModuleType):
-            yield import_module(f"lipkit.{name}")
+def _public_modules(parent: ModuleType, name: str) -> Iterator[tuple[str, ModuleType]]:
+    """Find the modules that a module lists as public, and those that they list."""
+    for short in sorted(getattr(parent, "__all__", ())):
+        module = getattr(parent, short)
+        if isinstance(module, ModuleType):
+            yield f"{name}.{short}", module
+            yield from _public_modules(module, f"{name}.{short}")
 
 
 def _members(module: ModuleType) -> Iterator[tuple[str, Any]]:

@@ -24,11 +24,20 @@ from .parameters import PROFILES, Parameter, assigned, checked, declared
 
 RUN_RECORD = "lipkit_run"  # the output metadata in which `finish` leaves its numbers
 
-_BANDS = " (the bands are those of the chapter's own parameters; with others they may not hold)"
+_MEANING = (
+    "on the machines where this book was tried, the number fell into its band. Here other rounding "
+    "or chance led the computation elsewhere, or something is wrong with lipkit on this machine. "
+    "Figures and tables show what was computed here; a sentence of the text that rests on this "
+    "number may not hold."
+)
+_BOX = (
+    "border-left:4px solid #dc6418;background:rgba(220,100,24,.12);"
+    "padding:.6rem 1rem;margin:.5rem 0"
+)  # readable on light and on dark pages, and in a notebook that knows no style of ours
 
 
 class CheckError(Error):
-    """A check of a chapter that did not hold."""
+    """A law or an equality that a chapter found broken."""
 
     def _render_traceback_(self) -> list[str]:
         return [f"{type(self).__name__}: {self}"]
@@ -37,9 +46,11 @@ class CheckError(Error):
 class Chapter:
     """The parameters of one run as attributes, its device, its checks and its closing line.
 
-    Checks compare numbers with bands that were set for the chapter's own parameters at the
-    `laptop` and `paper` profiles. With other parameters, or at `smoke` size, the numbers are
-    shown and not judged - except checks marked `always`, which must hold whatever the size.
+    A check marked `always` is an equality or a law: it must hold whatever the size, and stops the
+    chapter where it does not. Any other compares a number with a band that was set for the
+    chapter's own parameters at the `laptop` and `paper` profiles. One that is missed is shown in
+    a box, and the chapter goes on. With other parameters, or at `smoke` size, the numbers are
+    shown and not judged.
 
     >>> chapter = Chapter({"profile": "smoke", "sigma": 0.1}, judged=False)
     >>> chapter.check("adjoint", 2 + 2 == 4, "error 0", always=True)
@@ -74,7 +85,7 @@ class Chapter:
         return f'<div class="chapter-parameters" style="{style}">{"".join(items)}</div>'
 
     def check(self, name: str, ok: bool, detail: str = "", always: bool = False) -> None:
-        """Print whether `ok` holds; a check that is judged and fails stops the chapter."""
+        """Show whether `ok` holds; a check marked `always` that does not stops the chapter."""
         ok = bool(ok)
         text = f"{name}: {detail}" if detail else name
         judged = self._judged or always
@@ -82,10 +93,15 @@ class Chapter:
         if not judged:
             smoke = self._values["profile"] == "smoke"
             print("not judged", "at smoke size " if smoke else "with changed parameters ", text)
-            return
-        print("PASS " if ok else "FAIL ", text)
-        if not ok:
-            raise CheckError(f"check failed: {text}" + ("" if always else _BANDS))
+        elif ok:
+            print("PASS ", text)
+        elif always:
+            print("FAIL ", text)
+            raise CheckError(f"check failed: {text}")
+        else:
+            box = f"<b>Outside its band on this machine: {escape(text)}</b>"
+            html = f'<div role="note" style="{_BOX}">{box}<br>What that means: {_MEANING}</div>'
+            _show(f"outside its band on this machine  {text}", html)
 
     def finish(self) -> None:
         """Print profile, seconds, device, versions and peak memory, and leave them in the output.
@@ -110,12 +126,20 @@ class Chapter:
             f"{record['profile']} profile, {record['seconds']:.1f} s on {record['device']}, "
             f"{versions}, peak memory {record['peak_megabytes']} MB"
         )
-        if "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
-            from IPython.display import display
+        _show(line, metadata={RUN_RECORD: record})
 
-            display({"text/plain": line}, metadata={RUN_RECORD: record}, raw=True)
-        else:
-            print(line)
+
+def _show(line: str, html: str | None = None, metadata: dict[str, Any] | None = None) -> None:
+    """Show a line, in a notebook as `html` and with metadata that stays in the file."""
+    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
+        from IPython.display import display
+
+        forms = {"text/plain": line}
+        if html:
+            forms["text/html"] = html
+        display(forms, metadata=metadata, raw=True)
+    else:
+        print(line)
 
 
 def start(namespace: dict[str, Any], /, **profiles: dict[str, Any]) -> Chapter:

@@ -14,7 +14,8 @@ from ..errors import FileError, InputError
 from .chapter import RUN_RECORD
 from .parameters import Parameter, declared
 
-ADDED_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}
+ERROR_NOTE = "papermill-error-cell-tag"  # cells in which papermill points at an error
+ADDED_BY_PAPERMILL = {"injected-parameters", ERROR_NOTE}
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,25 @@ def failure(notebook: dict[str, Any]) -> str | None:
                 sentence = " ".join(f"{output['ename']}: {output['evalue']}".split())
                 return f"cell {number}: {sentence}"
     return None
+
+
+def stopped(notebook: dict[str, Any], why: str) -> dict[str, Any]:
+    """Return a notebook whose run failed as a page: a box below its title says why.
+
+    >>> page = stopped({"cells": [{"cell_type": "markdown", "source": "# One"}]}, "cell 2: `x`")
+    >>> [cell["source"].splitlines()[-2] for cell in page["cells"][1:]]
+    ['`cell 2: x`']
+    """
+    # papermill's own notes go: one of them would stand before the title
+    cells = [cell for cell in notebook["cells"] if ERROR_NOTE not in tags(cell)]
+    text = (
+        ":::{error}\n**This chapter did not run to its end on this machine**: "
+        "the cells after the error were not run.\n\n"
+        f"`{' '.join(why.split()).replace('`', '')}`\n:::"
+    )
+    box = {"cell_type": "markdown", "id": "stopped", "metadata": {}, "source": text}
+    title = bool(cells) and cells[0]["cell_type"] == "markdown"
+    return notebook | {"cells": [*cells[:title], box, *cells[title:]]}
 
 
 def run_record(notebook: dict[str, Any]) -> dict[str, Any] | None:

@@ -152,7 +152,7 @@ def checked(
     {'sigma': 1.0}
     >>> checked(known, {"sigmaa": 1})
     Traceback (most recent call last):
-    lipkit.parameters.ParameterError: unknown parameter 'sigmaa' (did you mean 'sigma'?); \
+    lipkit.book.parameters.ParameterError: unknown parameter 'sigmaa' (did you mean 'sigma'?); \
 this chapter takes sigma: float = 0.1
     """
     takes = f"{chapter} takes " + ", ".join(map(str, known.values()))

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..errors import Error, FileError
+from ..errors import FileError
 from . import notebooks
 from .notebooks import ChapterFile
 from .parameters import Parameter, checked
@@ -46,9 +46,32 @@ class Run:
     key: str
     path: Path  # in the cache
     cached: bool = False
+    failure: str | None = None  # where and why it failed, in one sentence
+
+    @property
+    def part(self) -> Path:
+        """Where papermill writes while it runs; of a failed run, the cells that ran."""
+        return self.path.with_suffix(".part.ipynb")
+
+    @property
+    def log(self) -> Path:
+        """What papermill and the kernel say outside of cells."""
+        return self.path.with_suffix(".log")
+
+    def page(self) -> bytes:
+        """Return the notebook that the book shows; of a failed run, as far as it came."""
+        if self.failure is None:
+            return self.path.read_bytes()
+        try:
+            notebook = notebooks.read(self.part)
+        except FileError:  # papermill died before or while it wrote
+            notebook = notebooks.read(self.chapter.path)
+        return json.dumps(notebooks.stopped(notebook, self.failure)).encode()
 
     def record(self) -> dict[str, Any] | None:
-        """What `chapter.finish()` noted: profile, seconds, memory, device, versions, checks."""
+        """Return what `chapter.finish()` noted: profile, seconds, device, versions, checks."""
+        if self.failure is not None:
+            return None
         return notebooks.run_record(notebooks.read(self.path))
 
 
@@ -58,8 +81,6 @@ class _Job:
 
     run: Run
     process: subprocess.Popen
-    part: Path
-    log: Path
     began: float = field(default_factory=time.monotonic)
     said: float = field(default_factory=time.monotonic)
 
@@ -91,14 +112,13 @@ def _changed(
 
 
 def execute(runs: list[Run], jobs: int, say: Callable[[str], None]) -> None:
-    """Execute what is not cached, `jobs` chapters at a time; raise `Error` if any failed."""
+    """Execute what is not cached, `jobs` chapters at a time; note in each run if it failed."""
     todo = [run for run in runs if not run.cached]
     for run in runs:
         if run.cached:
             say(f"{run.chapter.name}: unchanged, the result of an earlier run is used")
     jobs = max(1, min(jobs, len(todo)))
     working: list[_Job] = []
-    failures: list[str] = []
     try:
         while todo or working:
             while todo and len(working) < jobs:
@@ -107,28 +127,44 @@ def execute(runs: list[Run], jobs: int, say: Callable[[str], None]) -> None:
             time.sleep(0.2)
             for job in [job for job in working if job.process.poll() is not None]:
                 working.remove(job)
-                failures += _end(job, say)
+                _end(job, say)
             for job in working:
                 _say_progress(job, say)
     finally:
         for job in working:  # we were interrupted
             _stop(job)
-    if failures:
-        raise Error(f"{len(failures)} of {len(runs)} chapters failed: " + "; ".join(failures))
+
+
+def failed(runs: Iterable[Run]) -> list[str]:
+    """List the chapters that failed, each with the cell and the reason."""
+    return [f"{run.chapter.name}, {run.failure}" for run in runs if run.failure is not None]
+
+
+def missed(runs: Iterable[Run]) -> list[str]:
+    """List the numbers that lie outside their bands, each with its chapter."""
+    return [
+        f"{run.chapter.name}, {check['name']}: {check['detail']}"
+        for run in runs
+        for check in missed_checks(run.record())
+    ]
+
+
+def missed_checks(record: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Choose the checks of a record that were judged and missed: bands, as a law stops a run."""
+    return [check for check in (record or {}).get("checks", []) if check["ok"] is False]
 
 
 def _begin(run: Run, jobs: int) -> _Job:
     import yaml  # comes with papermill
 
     run.path.parent.mkdir(parents=True, exist_ok=True)
-    part = run.path.with_suffix(".part.ipynb")
-    log = run.path.with_suffix(".log")
+    run.part.unlink(missing_ok=True)  # of an earlier run that failed
     plain = {k: list(v) if isinstance(v, tuple) else v for k, v in run.parameters.items()}
-    command = [sys.executable, "-m", "papermill", str(run.chapter.path.resolve()), str(part)]
+    command = [sys.executable, "-m", "papermill", str(run.chapter.path.resolve()), str(run.part)]
     command += ["--cwd", str(run.chapter.path.resolve().parent), "--kernel", "python3"]
     command += ["--language", "python", "--no-progress-bar"]
     command += ["--parameters_yaml", yaml.safe_dump(plain)] if plain else []
-    with log.open("w") as out:
+    with run.log.open("w") as out:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -137,7 +173,7 @@ def _begin(run: Run, jobs: int) -> _Job:
             env=_environment(jobs),
             start_new_session=True,  # Ctrl-C comes to us, and from us, once
         )
-    return _Job(run, process, part, log)
+    return _Job(run, process)
 
 
 def _stop(job: _Job) -> None:
@@ -183,25 +219,29 @@ def _environment(jobs: int) -> dict[str, str]:
     return env
 
 
-def _end(job: _Job, say: Callable[[str], None]) -> list[str]:
-    """Move a finished run into place; for a failed one, the sentence that says why."""
-    name = job.run.chapter.name
+def _end(job: _Job, say: Callable[[str], None]) -> None:
+    """Move a finished run into place; of a failed one, note why."""
+    run = job.run
+    name = run.chapter.name
     if job.process.returncode == 0:
-        os.replace(job.part, job.run.path)
-        job.log.unlink(missing_ok=True)
-        _prune(job.run)
+        os.replace(run.part, run.path)
+        run.log.unlink(missing_ok=True)
+        _prune(run)
         say(f"{name}: done in {job.seconds():.0f} s")
-        return []
-    why = None
-    if job.part.is_file():
-        why = notebooks.failure(notebooks.read(job.part))
-    if why is None:  # papermill itself failed, or the kernel died
-        lines = job.log.read_text(errors="replace").strip().splitlines()
-        why = lines[-1] if lines else f"papermill ended with code {job.process.returncode}"
-    sentence = f"{name}, {why}"
-    say(f"{name}: FAILED after {job.seconds():.0f} s, {why}")
-    say(f"{name}: the cells that ran are in {job.part}")
-    return [sentence]
+        return
+    run.failure = _why(job)
+    say(f"{name}: FAILED after {job.seconds():.0f} s, {run.failure}")
+    say(f"{name}: the cells that ran are in {run.part}")
+
+
+def _why(job: _Job) -> str:
+    """Say in one sentence where and why a run failed."""
+    with contextlib.suppress(FileError):
+        if why := notebooks.failure(notebooks.read(job.run.part)):
+            return why
+    # papermill itself failed, or the kernel died
+    lines = job.run.log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"papermill ended with code {job.process.returncode}"
 
 
 def _say_progress(job: _Job, say: Callable[[str], None]) -> None:
@@ -209,7 +249,7 @@ def _say_progress(job: _Job, say: Callable[[str], None]) -> None:
         return
     job.said = time.monotonic()
     try:
-        done, cells = notebooks.progress(notebooks.read(job.part))
+        done, cells = notebooks.progress(notebooks.read(job.run.part))
     except FileError:  # not there yet, or just being written
         return
     say(f"{job.run.chapter.name}: {done} of {cells} cells after {job.seconds():.0f} s")

@@ -49,7 +49,7 @@ def stage(root: Path, runs: list[Run], folder: Path) -> None:
     if (root / "book" / "_data" / "claims.yml").is_file():
         content |= {name: page(root / "book").encode() for name, page in FROM_RECORDS.items()}
     for run in runs:
-        content[f"notebooks/{run.chapter.name}.ipynb"] = run.path.read_bytes()
+        content[f"notebooks/{run.chapter.name}.ipynb"] = run.page()
     content |= vendored(root / "book" / "_vendor")
     for name, data in content.items():
         target = folder / name
@@ -131,7 +131,10 @@ def contents(root: Path, runs: list[Run], complete: bool) -> dict[str, Any]:
 def render(
     root: Path, runs: list[Run], work: Path, complete: bool, say: Callable[[str], None]
 ) -> Path:
-    """Render the staged book with Jupyter Book; warnings are errors when the book is complete."""
+    """Render the staged book with Jupyter Book; warnings are errors when the book is complete.
+
+    Where a chapter stopped, figures are missing that other pages refer to: no error then.
+    """
     import yaml
 
     source = work / "stage"
@@ -144,7 +147,8 @@ def render(
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
     command += ["build", str(source), "--config", str(config), "--toc", str(toc)]
     command += ["--path-output", str(work)]
-    command += ["-W", "-n", "--keep-going"] if complete else []
+    if complete and not _runs.failed(runs):
+        command += ["-W", "-n", "--keep-going"]
     say("rendering the pages")
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .runs import Run
+from .runs import Run, missed_checks
 
 HEAD = """# Status
 
@@ -17,21 +17,36 @@ by the build from what the chapters reported, on the machine that made it.
 
 TAIL = """
 *Seconds* are those of the chapter's cells, from its parameters to its last line. *Peak memory* is
-the most that its process held at once, PyTorch itself included. *Checks* are the numeric bands of
-the chapter's check cells; at the smoke profile pictures are too small for most bands to mean
-anything, and such numbers are shown but not judged.
+the most that its process held at once, PyTorch itself included. *Checks* are the
+chapter's equalities and laws, which must hold or the chapter stops, and its numeric bands, which
+hold on the machines where the book was tried; at the smoke profile pictures are too small for most
+bands to mean anything, and such numbers are shown but not judged.
+"""
+
+MISSED = """
+## Outside their bands on this machine
+
+These numbers are marked on their pages too. A sentence of the text that rests on one of them may
+not hold here; figures and tables show what was computed.
+
 """
 
 
 def status_page(runs: list[Run]) -> str:
     """The Markdown of the status page."""
     records = {run.chapter.name: run.record() or {} for run in runs}
-    rows = "".join(_row(name, record) for name, record in records.items())
-    return HEAD + rows + TAIL + _versions(records)
+    rows = "".join(_row(run, records[run.chapter.name]) for run in runs)
+    return HEAD + rows + TAIL + _missed(records) + _versions(records)
 
 
-def _row(name: str, record: dict[str, Any]) -> str:
-    link = f"[](../notebooks/{name}.ipynb)"
+def _link(name: str) -> str:
+    return f"[](../notebooks/{name}.ipynb)"
+
+
+def _row(run: Run, record: dict[str, Any]) -> str:
+    link = _link(run.chapter.name)
+    if run.failure is not None:
+        return f"| {link} | **stopped:** {_cell(run.failure)} | | | | |\n"
     if not record:
         return f"| {link} | the chapter reported nothing | | | | |\n"
     cells = [
@@ -45,15 +60,34 @@ def _row(name: str, record: dict[str, Any]) -> str:
     return "| " + " | ".join(cells) + " |\n"
 
 
+def _missed(records: dict[str, dict[str, Any]]) -> str:
+    """List the numbers outside their bands, with the reason to mention them; nothing if none."""
+    lines = [
+        f"- {_link(name)}: {_cell(check['name'] + ': ' + check['detail'])}\n"
+        for name, record in records.items()
+        for check in missed_checks(record)
+    ]
+    return MISSED + "".join(lines) if lines else ""
+
+
+def _cell(text: str) -> str:
+    """Show a text as it is, as code: nothing in it is Markdown or ends a cell.
+
+    >>> _cell("a | *b*")
+    '`a / *b*`'
+    """
+    return "`" + " ".join(text.split()).replace("`", "'").replace("|", "/") + "`"
+
+
 def _verdict(checks: list[dict[str, Any]]) -> str:
-    """In words: how many checks passed, how many were not judged.
+    """Say how many checks passed, were missed and were not judged.
 
     >>> _verdict([{"ok": True}, {"ok": True}, {"ok": None}])
     '2 passed, 1 not judged'
     """
     counts = {
         "passed": sum(check["ok"] is True for check in checks),
-        "failed": sum(check["ok"] is False for check in checks),
+        "outside the band": sum(check["ok"] is False for check in checks),
         "not judged": sum(check["ok"] is None for check in checks),
     }
     return ", ".join(f"{n} {word}" for word, n in counts.items() if n) or "none"

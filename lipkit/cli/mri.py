@@ -166,12 +166,12 @@ def _ticket(file: str) -> Ticket:
 def _array(file: str):
     import numpy as np
 
-    from ..data.decode import _open_npy
+    from ..data.decode import open_npy
     from ..errors import FileError
 
     if not os.path.isfile(file):
         raise FileError(f"there is no file {file!r}")
-    array = np.array(_open_npy(Path(file)))
+    array = np.array(open_npy(Path(file)))
     if array.dtype.kind not in "buifc":
         raise FileError(f"{file} holds {array.dtype}; expected numbers")
     return array

@@ -28,23 +28,36 @@ def literal(text: str) -> Any:
 @click.option("--profile", help="smoke, laptop or paper")
 @click.option("--out", default="_build/runs", show_default=True, help="folder for the results")
 @click.option("--jobs", default=2, show_default=True, help="chapters executed at a time")
+@click.option("--strict", is_flag=True, help="a number outside its band is a failure too")
 @click.option("--json", "as_json", is_flag=True, help="print the result as JSON")
+@click.pass_context
 def command(
+    context: click.Context,
     chapters: tuple[str, ...],
     given: tuple[tuple[str, str], ...],
     profile: str | None,
     out: str,
     jobs: int,
+    strict: bool,
     as_json: bool,
 ) -> None:
     """Execute chapters, named as 01_dip_basics, 1 or by path, with parameters of your own.
 
     For example: lipkit run 1 -p image coffee -p sigma 0.1 --profile smoke
+
+    A chapter that fails ends the command with 1; so does, with --strict, a number outside its band.
     """
     from .. import book
+    from ..book.building import ChapterError
+    from ..book.runs import missed
+    from .book import in_words
 
     parameters = {name: literal(value) for name, value in given}
-    runs = book.run(chapters, parameters, profile, out=out, jobs=jobs)
+    try:
+        runs = book.run(chapters, parameters, profile, out=out, jobs=jobs)
+    except ChapterError as problem:  # no bad input: those end with 2
+        click.echo(f"lipkit: error: {problem}", err=True)
+        context.exit(1)
     results = [
         {
             "chapter": run.chapter.name,
@@ -57,6 +70,8 @@ def command(
     ]
     if as_json:
         click.echo(json.dumps(results, indent=1))
-        return
-    for result in results:
-        click.echo(result["notebook"])
+    else:
+        click.echo("\n".join(result["notebook"] for result in results))
+    if outside := missed(runs):
+        click.echo(in_words(outside), err=True)
+        context.exit(int(strict))

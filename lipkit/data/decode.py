@@ -35,7 +35,7 @@ def from_file(path: Path) -> torch.Tensor:
     except OSError as error:
         raise FileError(f"{path} cannot be read ({error.strerror}).") from error
     if path.suffix.lower() == ".npy":
-        return from_array(_open_npy(path), path.name, error=FileError)
+        return from_array(open_npy(path), path.name, error=FileError)
     return _from_picture_file(path)
 
 
@@ -75,7 +75,7 @@ def from_pil(
         array = _pil_to_array(ImageOps.exif_transpose(picture))
     except Exception as problem:  # decoders raise errors of every kind on a damaged file
         raise error(
-            f"{label} is damaged or cut short ({_first_line(problem)}); get a complete copy."
+            f"{label} is damaged or cut short ({first_line(problem)}); get a complete copy."
         ) from problem
     return from_array(array, label, error=error)
 
@@ -100,13 +100,13 @@ def check_size(height: int, width: int, label: str, error: type[Error] = InputEr
         )
 
 
-def _open_npy(path: Path) -> np.ndarray:
+def open_npy(path: Path) -> np.ndarray:
     try:
         # Mapped, not read: the size is checked first. Pickled objects are refused by numpy.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         objects = "pickle" in str(error)  # numpy's advice to allow them is none of ours
-        reason = "Python objects are never loaded" if objects else _first_line(error)
+        reason = "Python objects are never loaded" if objects else first_line(error)
         raise FileError(
             f"{path.name} is not a complete .npy file of plain numbers ({reason})."
         ) from error
@@ -136,7 +136,7 @@ def _from_picture_file(path: Path) -> torch.Tensor:
             f"expected {', '.join(_FORMATS)} or .npy."
         ) from error
     except Exception as error:  # a header damaged in such a way that the decoder stumbles
-        raise FileError(f"{path.name} is damaged ({_first_line(error)}).") from error
+        raise FileError(f"{path.name} is damaged ({first_line(error)}).") from error
     with picture:
         return from_pil(picture, path.name, FileError)
 
@@ -210,5 +210,5 @@ def _over_white(rgba: torch.Tensor) -> torch.Tensor:
     return color * alpha + (1 - alpha)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

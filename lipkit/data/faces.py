@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..checks import is_whole
-from ..errors import InputError
+from ..checks import check_whole
 from ..workers import parallel
 
 # name -> (mean, standard deviation): a normal distribution, cut at two standard deviations
@@ -132,9 +131,9 @@ def faces(
     >>> pictures.shape, known["smile"].shape
     (torch.Size([2, 3, 32, 32]), torch.Size([2]))
     """
-    for name, value, least in (("n", n, 0), ("size", size, 4), ("seed", seed, 0)):
-        if not is_whole(value, least):
-            raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    check_whole("n", n)
+    check_whole("size", size, least=4)
+    check_whole("seed", seed)
     known = draw(n, seed)
     pictures = torch.empty(n, 3, size, size)
     chunk = max(1, 2**16 // size**2)  # a field of a chunk stays in the cache

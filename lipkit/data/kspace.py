@@ -11,7 +11,7 @@ import numpy as np
 from ..checks import is_whole
 from ..errors import FileError, InputError
 from ..physics.mri import needed
-from .decode import _first_line, _open_npy
+from .decode import first_line, open_npy
 
 MIN_SIDE, MAX_SIDE, MAX_COILS = 16, 2048, 128
 
@@ -20,7 +20,7 @@ def read_kspace(path: Path, index: int | None) -> tuple[np.ndarray, np.ndarray |
     """K-space [coils, H, W] of one slice, and which lines [W] were measured if the file says so."""
     if path.suffix.lower() in (".h5", ".hdf5"):
         return _read_fastmri(path, index)
-    array = _open_npy(path)
+    array = open_npy(path)
     if array.ndim == 4:
         array = array[_slice(array.shape[0], index, path)]
     elif index is not None:
@@ -31,7 +31,7 @@ def read_kspace(path: Path, index: int | None) -> tuple[np.ndarray, np.ndarray |
 def read_magnitude(path: Path, index: int | None) -> np.ndarray:
     """One slice [H, W] of a volume of absolute values, scaled to a maximum of 1."""
     if path.suffix.lower() == ".npy":
-        volume = _open_npy(path)
+        volume = open_npy(path)
         plane = volume
         if volume.ndim == 3:
             plane = volume[_slice(volume.shape[0], index, path)]
@@ -57,7 +57,7 @@ def read_magnitude(path: Path, index: int | None) -> np.ndarray:
 
 def is_complex_npy(path: Path) -> bool:
     """Whether a .npy file holds k-space rather than a picture."""
-    return path.suffix.lower() == ".npy" and _open_npy(path).dtype.kind == "c"
+    return path.suffix.lower() == ".npy" and open_npy(path).dtype.kind == "c"
 
 
 def _read_fastmri(path: Path, index: int | None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -91,7 +91,7 @@ def _read_fastmri(path: Path, index: int | None) -> tuple[np.ndarray, np.ndarray
         raise
     except Exception as error:  # h5py raises errors of every kind on a damaged file
         raise FileError(
-            f"{path.name} is not a complete HDF5 file ({_first_line(error)}); get a complete copy."
+            f"{path.name} is not a complete HDF5 file ({first_line(error)}); get a complete copy."
         ) from error
     kspace = checked(kspace, path)
     if lines is not None and lines.shape != kspace.shape[-1:]:
@@ -161,7 +161,7 @@ def _nifti_plane(path: Path, index: int | None) -> np.ndarray:
         raise
     except Exception as error:  # nibabel raises errors of every kind on a damaged file
         raise FileError(
-            f"{path.name} is not a complete NIfTI file ({_first_line(error)})."
+            f"{path.name} is not a complete NIfTI file ({first_line(error)})."
         ) from error
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import is_whole
+from ..checks import check_whole
 from ..errors import FileError, InputError
 from . import registry
 
@@ -54,8 +54,8 @@ def labelled(name: str, part: str = "train", first: int | None = None) -> tuple[
     """
     if part not in _BATCHES:
         raise InputError(f"part must be 'train' or 'test', got {part!r}")
-    if first is not None and not is_whole(first, least=1):
-        raise InputError(f"first must be a whole number of at least 1, got {first!r}")
+    if first is not None:
+        check_whole("first", first, least=1)
     if name == "digits":
         half = slice(_TRAINING_DIGITS) if part == "train" else slice(_TRAINING_DIGITS, None)
         return tuple(x[half][:first] for x in digits())

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import is_number, is_whole
+from ..checks import check_whole, is_number, is_whole
 from ..errors import FileError, InputError
 from ..physics.coils import espirit, magnitude
 from ..physics.mri import MRI, to_channels
@@ -110,8 +110,8 @@ def scan(
     >>> scan("slice-1", size=64)
     Scan('slice-1', 8 coils, 64x64, fully sampled)
     """
-    if size is not None and not is_whole(size, least=kspace.MIN_SIDE):
-        raise InputError(f"size must be a whole number of at least {kspace.MIN_SIDE}, got {size!r}")
+    if size is not None:
+        check_whole("size", size, least=kspace.MIN_SIDE)
     if source is None:
         source = "slice-1" if importlib.util.find_spec("nilearn") else "phantom"
     if not isinstance(source, _SOURCES):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..prior import _CODES, Prior
+from ..prior import Prior
 
 
 def fresh_code(prior: Prior, seed: int) -> Tensor:
@@ -18,13 +18,12 @@ def fresh_code(prior: Prior, seed: int) -> Tensor:
     True
     """
     recipe = prior.recipe
-    kind = recipe.options.get("code", _CODES.get(recipe.name, "uniform"))
-    if kind == "meshgrid":
+    if recipe.code == "meshgrid":
         raise InputError("the code of this prior is a fixed grid: there is no other one to draw")
     # far from the seeds that people give to priors, whose codes these must not repeat
     generator = torch.Generator().manual_seed(1_000_000 * (recipe.seed + 1) + seed)
-    draw = torch.rand if kind == "uniform" else torch.randn
-    z = draw(prior.z.shape, generator=generator) * recipe.options.get("code_scale", 0.1)
+    draw = torch.rand if recipe.code == "uniform" else torch.randn
+    z = draw(prior.z.shape, generator=generator) * recipe.code_scale
     return z.to(prior.z)
 
 

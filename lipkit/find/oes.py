@@ -113,7 +113,8 @@ def oes(
         scope: learn a mask for all parameters, as published, or for convolution weights only.
         seed: of the noise, which is the same on every device.
         checkpoint: a file to resume from, and to save to now and then and when interrupted.
-        details: return an `Oes`, with logits and history, instead of its mask.
+        details: return an `Oes`, with logits and history, instead of its mask. Interrupted, it is
+            returned half learned and says so; a mask alone could not, so that none is returned.
 
     >>> import lipkit as lk
     >>> prior, op, clean = lk.testing.tiny_prior(), lk.physics.Denoise(), lk.testing.tiny_image()
@@ -134,6 +135,12 @@ def oes(
     found = Oes(
         eye.named_logits(), settings.density, eye.history(), eye.step, eye.seconds, interrupted
     )
+    if interrupted and not details:
+        after = f"{checkpoint} goes on from there" if checkpoint else "nothing was saved"
+        raise KeyboardInterrupt(
+            f"the mask search was interrupted at step {eye.step} of {steps}; {after}; "
+            "details=True returns what there is"
+        )
     return found if details else found.mask
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ class Found:
     steps: int
     reason: str
     seconds: float
+    interrupted: bool = False
 
     def __repr__(self) -> str:
         c, h, w = self.image.shape
@@ -153,7 +154,7 @@ class _Search:
     def go(self, progress: bool) -> list[Found]:
         from tqdm import tqdm
 
-        start, step, reason = time.perf_counter(), 0, ""
+        start, step, reason, interrupted = time.perf_counter(), 0, "", False
         silent = {} if progress else {"disable": True}
         bar = tqdm(total=self.s.steps, leave=False, desc="search", **silent)
         try:
@@ -170,11 +171,15 @@ class _Search:
                         reason = self._settled()
                     release()
         except KeyboardInterrupt:
+            if step == 0:
+                raise
+            interrupted = True
             reason = f"interrupted at step {step} of {self.s.steps}"
         finally:
             bar.close()
         reason = reason or f"all {self.s.steps} steps are done"
-        return self._result(step, reason, time.perf_counter() - start)
+        found = self._result(step, reason, time.perf_counter() - start)
+        return [replace(one, interrupted=interrupted) for one in found]
 
     def _step(self) -> Tensor:
         """Move the latent vectors, and their rivals; the losses before the move."""

@@ -1,8 +1,9 @@
 """The evidence: experiments as data, grids and sweeps of them, their records, and the claims.
 
 `Experiment` says what is restored and how, `run` runs one and returns its record, `Records` keeps
-them, `Grid` and `sweep` run many. `papers` holds the published tables, `claims` what becomes of
-each claim, `tables` the tables of chapters, `classifier` the transfer to classes.
+them, `Grid` and `sweep` run many. `run_arms` runs what a chapter compares, over seeds. `papers`
+holds the published tables, `claims` what becomes of each claim, `tables` the tables of chapters,
+`classifier` the transfer to classes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ _MEMBERS = {
     "Grid": "grid",
     "Records": "records",
     "run": "running",
+    "run_arms": "tables",
 }
 
 __all__ = [*_MEMBERS, *_MODULES]

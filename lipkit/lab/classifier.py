@@ -23,7 +23,7 @@ from ..errors import Error, InputError
 from ..find.rounds import Imp, Round
 from ..find.schedule import FIRST_CONVS, Exempt, exempt_names, plan, prune
 from ..masks import Mask
-from ..prior import Prior, _fitting_side
+from ..prior import Prior, fitting_side
 from ..tickets.initial import network_options
 
 VARIANTS = ("standard", "published")
@@ -69,7 +69,7 @@ class Classifier(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(prior.recipe.seed)
             self.net = models.build(prior.recipe.name, **options)
-            self.side = _fitting_side(self.net, side or max(sides))
+            self.side = fitting_side(self.net, side or max(sides))
             if side not in (None, self.side):
                 raise InputError(f"this network takes a side of {self.side}, but not {side}")
             self.linear = nn.Linear(prior.net.head.out_channels * self.side**2, classes)

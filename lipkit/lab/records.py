@@ -22,8 +22,8 @@ from typing import Any
 
 from .._version import __version__
 from ..errors import FileError, InputError
-from .experiment import Experiment
 from .paths import records_folder
+from .settings import Settings
 
 Record = dict[str, Any]
 
@@ -43,7 +43,7 @@ class Records:
     """All records of a folder.
 
     >>> import tempfile
-    >>> from lipkit.lab.running import run
+    >>> from lipkit.lab import Experiment, run
     >>> tiny = Experiment("astronaut", 16, options={"levels": 2, "down": 4}, steps=2)
     >>> records = Records(tempfile.mkdtemp())
     >>> records.add(run(tiny), "tiny")
@@ -60,7 +60,7 @@ class Records:
         for file in sorted(self.path.glob("*.jsonl")):
             self._take(read(file))
 
-    def get(self, experiment: Experiment) -> Record | None:
+    def get(self, experiment: Settings) -> Record | None:
         """The newest finished record of an experiment, made by today's versions; else None."""
         found = [r for r in self._of[experiment.digest] if state(r) == "done"]
         return max(found, key=lambda r: r["made"], default=None)
@@ -138,7 +138,7 @@ def check(record: Record) -> None:
     for name, kind in needed.items():
         if not isinstance(record.get(name), kind):
             raise InputError(f"its {name!r} is missing or of another kind")
-    found = Experiment.of(record["experiment"]).digest
+    found = Settings.of(record["experiment"]).digest
     if found != record["hash"]:
         raise InputError(f"its hash is {record['hash']}, that of its experiment {found}")
     if seal(record) != record["seal"]:
@@ -146,7 +146,9 @@ def check(record: Record) -> None:
 
 
 def seal(record: Record) -> str:
-    """A hash of all that a record says: no number can be changed without breaking it.
+    """Hash all that a record says, so that a slip of a hand or of an editor is seen.
+
+    It has no secret: who changes a number on purpose can make the seal anew.
 
     >>> seal({"numbers": {"last": 24.5}}) == seal({"numbers": {"last": 25.5}})
     False
@@ -162,7 +164,7 @@ def state(record: Record) -> str:
     >>> state({"status": "done", "experiment": {"image": "a", "size": 8}, "versions": {"fit": 0}})
     'stale'
     """
-    current = Experiment(**record["experiment"]).versions()
+    current = Settings(**record["experiment"]).versions()
     return record["status"] if record["versions"] == current else "stale"
 
 
@@ -177,7 +179,7 @@ def flat(record: Record) -> dict[str, Any]:
 def where(records: Iterable[Record], conditions: dict[str, Any]) -> Iterator[Record]:
     """The records whose row has these values; a field at its default may be named too."""
     for record in records:
-        row = vars(Experiment(**record["experiment"])) | flat(record)
+        row = vars(Settings(**record["experiment"])) | flat(record)
         if all(str(row.get(name)) == str(value) for name, value in conditions.items()):
             yield record
 
@@ -221,7 +223,7 @@ def thumbnail(picture) -> str:
 
 def commit() -> str:
     """The state of the sources: git's commit, marked if they were changed since; else a digest."""
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]  # all of lipkit
 
     def ask(*words: str) -> str:
         done = subprocess.run(["git", "-C", here, *words], capture_output=True, text=True)

@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from ..errors import Error, InputError
 from ..fitting.interrupt import held_interrupts
+from ..workers import default_device, device_name
 from . import running as trial
 from .experiment import Experiment
 from .grid import Grid, Point
@@ -73,9 +72,9 @@ def run(
     grid = grid if isinstance(grid, Grid) else Grid.load(grid)
     records = Records() if records is None else records
     masks = _masks_beside(records.path) if masks is None else Path(masks)
-    todo, recorded = plan(grid, records, retry_failed)
-    ledger = _Ledger(todo, recorded, Costs(records.all, _device()), budget, say)
-    if todo:
+    points, recorded = todo(grid, records, retry_failed)
+    ledger = _Ledger(points, recorded, _costs_here(records), budget, say)
+    if points:
         runner = _runner(serial, scheduler, workers, Path(masks).resolve(), ledger)
         ledger.follow(runner(ledger.affordable()), lambda r: records.add(r, grid.name))
     return ledger.summary()
@@ -86,15 +85,15 @@ def _masks_beside(records: Path) -> Path:
     return root / "_build" / "masks" if (root / "_config.yml").is_file() else records / "masks"
 
 
-def plan(grid: Grid, records: Records, retry_failed: bool = False) -> tuple[list[Point], int]:
+def todo(grid: Grid, records: Records, retry_failed: bool = False) -> tuple[list[Point], int]:
     """What is left to run, and how many experiments are recorded."""
     settled = ("done",) if retry_failed else ("done", "failed")
     known = {r["hash"] for r in records.all if state(r) in settled}
     once: dict[str, Point] = {}
     for point in grid.points:
         once.setdefault(point.experiment.digest, point)
-    todo = [point for digest, point in once.items() if digest not in known]
-    return todo, len(once) - len(todo)
+    left = [point for digest, point in once.items() if digest not in known]
+    return left, len(once) - len(left)
 
 
 def estimate(grid: Grid, records: Records) -> Table:
@@ -102,12 +101,12 @@ def estimate(grid: Grid, records: Records) -> Table:
 
     Experiments that share a mask are counted as if each had to find its own.
     """
-    todo, _ = plan(grid, records)
-    costs = Costs(records.all, _device())
+    points, _ = todo(grid, records)
+    costs = _costs_here(records)
     rows = []
     for arm in grid.arms:
         mine = [p.experiment for p in grid.points if p.arm == arm]
-        left = [p.experiment for p in todo if p.arm == arm]
+        left = [p.experiment for p in points if p.arm == arm]
         known = [costs.of(e) for e in left]
         total = "unknown" if None in known else duration(sum(known))
         rows.append([arm, len(mine), len(mine) - len(left), len(left), total])
@@ -152,6 +151,10 @@ class Costs:
     def _likeness(e: Experiment) -> tuple[str, str]:
         network = f"{e.prior}{e.size}{sorted(e.options.items())}{e.precision}"
         return f"{network}{e.task}{e.method}{e.density}{e.steps}{e.find}{e.control}", network
+
+
+def _costs_here(records: Records) -> Costs:
+    return Costs(records.all, device_name(default_device()))
 
 
 class _Ledger:
@@ -212,10 +215,6 @@ def _line(*cells: str) -> str:
     return f"{number:>9}  {arm:16.16}  {where:24.24}  " + "  ".join(f"{c:>7}" for c in rest)
 
 
-def _device() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-
-
 def _runner(serial: bool, scheduler, workers, masks: Path, ledger: _Ledger) -> Runner:
     if serial:
         return lambda points: ((p, trial.run(p.experiment, masks=masks)) for p in points)
@@ -258,4 +257,4 @@ def duration(time_s: float) -> str:
     return f"{time_s / 60:.0f} min" if time_s < 6000 else f"{time_s / 3600:.1f} h"
 
 
-__all__ = ["Costs", "Summary", "duration", "estimate", "plan", "run", "seconds"]
+__all__ = ["Costs", "Summary", "duration", "estimate", "run", "seconds", "todo"]

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from html import escape
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from ..errors import InputError
-from ..fitting import Fit
+from ..fitting import Fit, fit
 from ..metrics import psnr
 from ..workers import parallel
 
 Cell = float | int | str | None
 Name = TypeVar("Name", bound=Hashable)
+Result = TypeVar("Result")
+Arguments = Mapping[str, Any] | Callable[[int], Mapping[str, Any]]  # of a run; or of its seed
 
 
 class Table:
@@ -76,16 +80,57 @@ def measured(fit: Fit, reference: Tensor, **labels: Cell) -> dict[str, Cell]:
     }
 
 
-def compare(
+def run_arms(
+    arms: Mapping[str, Arguments],
+    seeds: Iterable[int],
+    shared: Arguments = MappingProxyType({}),
+    run: Callable[..., Result] = fit,
+    label: str = "fits",
+) -> dict[tuple[str, int], Result]:
+    """Run every arm with every seed, side by side, and return the results by (name, seed).
+
+    An arm is what sets it apart: arguments of `run` as a dict, or a function of the seed that
+    returns one. `shared` are those that all arms have in common, given in the same way; where both
+    name an argument, the arm's holds. Results come arm by arm, each with the seeds in order.
+
+    Args:
+        run: is called with the arguments by name; `lipkit.fit`, a search such as
+            `lipkit.find.oes`, or a function of your own, whatever it returns.
+        label: of the progress bar.
+
+    >>> import lipkit as lk
+    >>> clean, op = lk.testing.tiny_image(), lk.physics.Denoise(sigma=0.1)
+    >>> def problem(seed):  # other weights and other noise for every seed
+    ...     prior = lk.testing.tiny_prior(seed=seed)
+    ...     y = op.measure(clean, seed=seed)
+    ...     return dict(prior=prior, op=op, y=y, steps=4, reference=clean)
+    >>> def drawn(seed):
+    ...     return dict(mask=lk.find.random(lk.testing.tiny_prior(), density=0.3, seed=seed))
+    >>> arms = {"dense": {}, "short": dict(steps=2), "sparse": drawn}
+    >>> fits = run_arms(arms, seeds=[0, 1], shared=problem)
+    >>> [(name, seed, fit.steps) for (name, seed), fit in fits.items()][:3]
+    [('dense', 0, 4), ('dense', 1, 4), ('short', 0, 2)]
+    >>> print(summary(rows(fits, clean), "network", {"steps": ".0f"}))
+    network  n  steps
+    dense    2  4
+    short    2  2
+    sparse   2  4
+    """
+
+    def start(name: str, seed: int) -> Result:
+        return run(**_given(shared, seed) | _given(arms[name], seed))
+
+    return _side_by_side(start, arms, seeds, label)
+
+
+def run_all(
     run: Callable[[Name, int], Fit],
     names: Iterable[Name],
-    seeds: Sequence[int],
+    seeds: Iterable[int],
     reference: Tensor,
     by: str = "network",
 ) -> tuple[list[dict[str, Cell]], dict[tuple[Name, int], Fit]]:
-    """`run(name, seed)` for every name and seed, side by side: a row for each fit, and the fits.
-
-    Rows are those of `measured`, labelled with the name in the column `by`.
+    """Call `run(name, seed)` for every name and seed, side by side; return rows and fits.
 
     >>> import lipkit as lk
     >>> clean, op = lk.testing.tiny_image(), lk.physics.Denoise(sigma=0.1)
@@ -93,7 +138,7 @@ def compare(
     ...     y = op.measure(clean, seed=seed)
     ...     steps = {"short": 2, "long": 5}[name]
     ...     return lk.fit(lk.testing.tiny_prior(), op, y, steps=steps, reference=clean)
-    >>> rows, fits = compare(run, ["short", "long"], [0, 1], clean, by="fit")
+    >>> rows, fits = run_all(run, ["short", "long"], [0, 1], clean, by="fit")
     >>> print(summary(rows, "fit", {"steps": ".0f"}))
     fit    n  steps
     short  2  2
@@ -101,10 +146,29 @@ def compare(
     >>> fits["long", 1].steps
     5
     """
-    jobs = [(name, seed) for name in names for seed in seeds]
-    fits = dict(zip(jobs, parallel(lambda job: run(*job), jobs), strict=True))
-    rows = [{by: name} | measured(fit, reference) for (name, _), fit in fits.items()]
-    return rows, fits
+    fits = _side_by_side(run, names, seeds, "fits")
+    return rows(fits, reference, by), fits
+
+
+compare = run_all  # its name before; kept for one release
+
+
+def _side_by_side(
+    run: Callable[[Name, int], Result], names: Iterable[Name], seeds: Iterable[int], label: str
+) -> dict[tuple[Name, int], Result]:
+    jobs = list(itertools.product(names, seeds))
+    return dict(zip(jobs, parallel(lambda job: run(*job), jobs, label=label), strict=True))
+
+
+def _given(arguments: Arguments, seed: int) -> dict[str, Any]:
+    return dict(arguments(seed) if callable(arguments) else arguments)
+
+
+def rows(
+    fits: Mapping[tuple[Name, int], Fit], reference: Tensor, by: str = "network"
+) -> list[dict[str, Cell]]:
+    """Make a row of `measured` for each fit of `run_arms`, its name in the column `by`."""
+    return [{by: name} | measured(fit, reference) for (name, _), fit in fits.items()]
 
 
 def means(rows: Sequence[Mapping[str, Cell]], by: str, column: str) -> dict[Cell, float]:

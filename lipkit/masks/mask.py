@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..formats import maskfile
 from ..formats.atomic import write
-from . import published
 from .select import checked_density, covered, top_of, unflatten
 
 
@@ -201,6 +200,8 @@ class Mask:
         which is counted: the "3 %" mask of the OES demonstration keeps 3.52 %. LIP's masks cover
         `skip0.conv` and `down0a.conv` too, which its own scripts then left dense.
         """
+        from . import published  # late: its reader of pickles would slow down `import lipkit`
+
         path = Path(path)
         like = getattr(like, "net", like)  # of a prior, its network
         if published.is_published(path):

@@ -7,25 +7,25 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from ..checks import check_choice
 from ..errors import InputError
 
 SCOPES = ("conv", "all")
 
 
 def covered(net: nn.Module, scope: str) -> list[tuple[str, nn.Parameter]]:
-    """The parameters in a scope: the weights of convolutions ("conv") or every one ("all").
+    """List the parameters in a scope: the weights of convolutions ("conv") or every one ("all").
 
     >>> from lipkit.models import build
     >>> [name for name, _ in covered(build("deep-decoder", levels=1, width=2), "conv")]
     ['conv0.weight', 'conv1.weight', 'head.weight']
     """
-    if scope not in SCOPES:
-        raise InputError(f"scope must be one of {', '.join(SCOPES)}, got {scope!r}")
+    check_choice("scope", scope, SCOPES)
     return [(n, p) for n, p in net.named_parameters() if scope == "all" or p.ndim > 1]
 
 
 def checked_density(density: float) -> float:
-    """The density as a float, or a clear error.
+    """Return the density as a float, or refuse it.
 
     >>> checked_density(0.05)
     0.05
@@ -40,7 +40,7 @@ def checked_density(density: float) -> float:
 
 
 def count(density: float, total: int) -> int:
-    """How many of `total` weights a density keeps: rounded down, as the published code does.
+    """Return how many of `total` weights a density keeps: rounded down, as published.
 
     >>> count(0.05, 3_008_867), count(0.29, 100)
     (150443, 29)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 
 from torch import nn
 
+from ..checks import did_you_mean
 from ..errors import InputError
 from .decoder import DeepDecoder
 from .hourglass import Hourglass, center_crop
@@ -51,7 +51,7 @@ _TRAINED: dict[str, tuple[type[nn.Module], dict]] = {
 
 
 def options(name: str) -> dict:
-    """All options of a network and their defaults.
+    """Return all options of a network and their defaults.
 
     >>> options("deep-decoder")["width"]
     128
@@ -62,7 +62,7 @@ def options(name: str) -> dict:
 
 
 def build(name: str, **given) -> nn.Module:
-    """The bare network of a preset, with torch's default initial weights.
+    """Build the bare network of a preset, with torch's default initial weights.
 
     >>> sum(p.numel() for p in build("oes").parameters())
     3008867
@@ -70,10 +70,11 @@ def build(name: str, **given) -> nn.Module:
     known = options(name)
     unknown = sorted(set(given) - set(known))
     if unknown:
-        near = difflib.get_close_matches(unknown[0], known, 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        near = did_you_mean(unknown[0], known).strip()
         raise InputError(
-            f"{name!r} has no option {', '.join(map(repr, unknown))}{hint}; it takes: "
+            f"{name!r} has no option {', '.join(map(repr, unknown))}"
+            + (f" ({near})" if near else "")
+            + "; it takes: "
             + ", ".join(f"{k}={v!r}" for k, v in known.items())
         )
     network, _ = _preset(name)
@@ -83,8 +84,7 @@ def build(name: str, **given) -> nn.Module:
 def _preset(name: str) -> tuple[type[nn.Module], dict]:
     networks = PRESETS | _TRAINED
     if name not in networks:
-        near = difflib.get_close_matches(str(name), networks, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        near = did_you_mean(name, networks).strip().capitalize()
         known = ", ".join(networks)
-        raise InputError(f"unknown network {name!r}; the networks are: {known}.{hint}")
+        raise InputError(f"unknown network {name!r}; the networks are: {known}. {near}".strip())
     return networks[name]

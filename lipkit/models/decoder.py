@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .hourglass import _check_positive
+from ..checks import check_whole
 from .links import Double, Link, Norm, Step
 
 
@@ -27,7 +27,9 @@ class DeepDecoder(nn.Module):
         sigmoid: bool = True,
     ) -> None:
         super().__init__()
-        _check_positive(levels=levels, width=width, out_channels=out_channels)
+        check_whole("levels", levels, least=1)
+        check_whole("width", width, least=1)
+        check_whole("out_channels", out_channels, least=1)
         self.levels, self.upsample_first, self.sigmoid = levels, upsample_first, sigmoid
         for i in range(levels + 1):
             self.add_module(f"conv{i}", nn.Conv2d(width, width, 1, bias=False))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..checks import check_choice, check_whole
 from ..errors import InputError
 from .links import Link, Norm
 
@@ -71,10 +72,11 @@ class Hourglass(nn.Module):
     ) -> None:
         super().__init__()
         down, up, skip = _per_level(levels, down=down, up=up, skip=skip)
-        _check_choice("downsample", downsample, ("stride", "avg", "max"))
-        _check_choice("upsample", upsample, ("bilinear", "nearest"))
-        _check_choice("pad", pad, ("reflect", "zeros"))
-        _check_positive(in_channels=in_channels, out_channels=out_channels)
+        check_choice("downsample", downsample, ("stride", "avg", "max"))
+        check_choice("upsample", upsample, ("bilinear", "nearest"))
+        check_choice("pad", pad, ("reflect", "zeros"))
+        check_whole("in_channels", in_channels, least=1)
+        check_whole("out_channels", out_channels, least=1)
         for name, kernel in (("kernel_down", kernel_down), ("kernel_up", kernel_up)):
             if kernel not in (1, 3, 5, 7):
                 raise InputError(f"{name} must be 1, 3, 5 or 7, got {kernel!r}")
@@ -202,8 +204,7 @@ def _per_level(levels: int | None, **widths: Widths) -> list[tuple[int, ...]]:
     lengths = {len(w) for w in widths.values() if not isinstance(w, int)}
     available = min(lengths, default=levels or 0)
     levels = available if levels is None else levels
-    if not isinstance(levels, int) or isinstance(levels, bool) or levels < 1:
-        raise InputError(f"levels must be a whole number of at least 1, got {levels!r}")
+    check_whole("levels", levels, least=1)
     if lengths and levels > available:
         raise InputError(
             f"levels={levels} needs {levels} channel widths, but only {available} are given; "
@@ -215,14 +216,3 @@ def _per_level(levels: int | None, **widths: Widths) -> list[tuple[int, ...]]:
         if any(not isinstance(v, int) or v < least for v in values):
             raise InputError(f"{name} takes whole numbers of at least {least}, got {values}")
     return full
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-
-
-def _check_positive(**values: int) -> None:
-    for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checks import is_whole
+from ..checks import check_whole, is_whole
 from ..errors import InputError
-from .hourglass import _check_positive
 
 _LEAK = 0.2
 _GROUP = 4  # pictures whose spread the critic sees together
@@ -63,7 +62,8 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.depths = _checked_depths(depth0, scales)
-        _check_positive(latent=latent, out_channels=out_channels)
+        check_whole("latent", latent, least=1)
+        check_whole("out_channels", out_channels, least=1)
         self.latent, self.levels = latent, len(self.depths) - 1
         # registered in this order, which is the published one
         self.scales = nn.ModuleList(
@@ -120,7 +120,7 @@ class Critic(nn.Module):
     ) -> None:
         super().__init__()
         self.depths = _checked_depths(depth0, scales)
-        _check_positive(in_channels=in_channels)
+        check_whole("in_channels", in_channels, least=1)
         self.levels = len(self.depths) - 1
         self.scales = nn.ModuleList(
             nn.ModuleList([Equalized(depth, depth, 3), Equalized(depth, before, 3)])
@@ -162,7 +162,7 @@ class Encoder(Critic):
         self, latent: int, depth0: int, scales: Sequence[int], in_channels: int = 3
     ) -> None:
         super().__init__(depth0, scales, in_channels)
-        _check_positive(latent=latent)
+        check_whole("latent", latent, least=1)
         self.decision = Equalized(depth0, 2 * latent)
 
     def forward(
@@ -178,7 +178,9 @@ def _checked_depths(depth0: int, scales: Sequence[int]) -> tuple[int, ...]:
         raise InputError(
             f"scales lists the channels at each doubling, such as (64, 32), got {scales!r}"
         )
-    _check_positive(depth0=depth0, **{f"scales[{i}]": depth for i, depth in enumerate(scales)})
+    check_whole("depth0", depth0, least=1)
+    for i, depth in enumerate(scales):
+        check_whole(f"scales[{i}]", depth, least=1)
     return (depth0, *scales)
 
 

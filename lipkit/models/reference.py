@@ -7,6 +7,7 @@ import os
 import torch
 from torch import Tensor, nn
 
+from ..checks import check_choice
 from ..errors import FileError, InputError
 from .decoder import DeepDecoder
 from .hourglass import Hourglass
@@ -14,7 +15,7 @@ from .pgan import Critic, Generator
 
 
 def reference_names(net: nn.Module) -> dict[str, str]:
-    """Our module name -> the published one, for every convolution and batch norm.
+    """Return our module name -> the published one, for every convolution and batch norm.
 
     >>> from lipkit.models import build
     >>> reference_names(build("dip"))["head"]
@@ -37,7 +38,7 @@ def load_reference(
 ) -> nn.Module:
     """Load a published state dict (keys with or without `module.`) into our network.
 
-    Or a published file of one, which is read without running what is pickled in it. A checkpoint
+    A published file of one is read without running what is pickled in it. A checkpoint
     of a GAN has several: `part` is "avgG" (the moving average, as for a `Generator` by default),
     "netG" or "netD" (for a `Critic`).
 
@@ -50,9 +51,9 @@ def load_reference(
     6
     """
     if not isinstance(state_dict, dict):
-        from ..formats.unpickle import ANY_CLASS, read_tensors
+        from ..formats.unpickle import read_tensors  # late: it would slow down `import lipkit`
 
-        state_dict = read_tensors(state_dict, allow_inert=ANY_CLASS)
+        state_dict = read_tensors(state_dict, allow_objects=True)
     given = {_plain(key): value for key, value in _part(net, state_dict, part).items()}
     names = reference_names(net)
     wanted = {}
@@ -79,9 +80,9 @@ _PARTS = ("avgG", "netG", "netD")
 
 
 def _part(net: nn.Module, content: dict, part: str | None) -> dict:
-    """The state dict of one network out of a checkpoint, or the content if it is one already."""
-    if part is not None and part not in _PARTS:
-        raise InputError(f"part must be one of {', '.join(_PARTS)}, got {part!r}")
+    """Take the state dict of one network out of a checkpoint, if it is not one already."""
+    if part is not None:
+        check_choice("part", part, _PARTS)
     if part is None and not isinstance(content.get("netG"), dict):
         return content
     part = part or ("netD" if isinstance(net, Critic) else "avgG")
@@ -91,7 +92,7 @@ def _part(net: nn.Module, content: dict, part: str | None) -> dict:
 
 
 def _plain(key: str) -> str:
-    """Wrappers of layers and of whole networks are called `module` and come and go."""
+    """Leave out wrappers of layers and of whole networks, which are called `module`."""
     return ".".join(name for name in str(key).split(".") if name != "module")
 
 

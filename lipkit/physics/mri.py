@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import is_number, is_whole
+from ..checks import check_choice, check_whole, is_number, is_whole
 from ..errors import Error, InputError
 from .base import Operator
 from .noise import ComplexGaussian
@@ -99,14 +99,13 @@ def sampling_mask(
     >>> float(mask.mean()), float(mask[:, 30:35].mean())
     (0.25, 1.0)
     """
-    if pattern not in PATTERNS:
-        raise InputError(f"pattern must be one of {', '.join(PATTERNS)}, got {pattern!r}")
+    check_choice("pattern", pattern, PATTERNS)
     if not is_number(acceleration) or acceleration < 1:
         raise InputError(f"acceleration must be a number of at least 1, got {acceleration!r}")
     if len(shape) != 2 or not all(is_whole(s, least=8) for s in shape):
         raise InputError(f"shape must be (height, width), each at least 8, got {shape!r}")
-    if calibration is not None and not is_whole(calibration):
-        raise InputError(f"calibration must be a whole number of at least 0, got {calibration!r}")
+    if calibration is not None:
+        check_whole("calibration", calibration)
     if acceleration == 1:
         return torch.ones(shape)
     if pattern == "poisson":

@@ -12,7 +12,7 @@ from .. import models
 from ..errors import InputError
 from ..formats.maskfile import MAX_WEIGHTS
 from ..masks import Mask
-from ..prior import Recipe, _checked_size
+from ..prior import Recipe, checked_size
 
 _CODE_OPTIONS = ("code", "code_scale")  # of a recipe; the rest are the network's
 _MAX_OPTION = 4096
@@ -62,7 +62,7 @@ def network_options(recipe: Recipe) -> dict[str, Any]:
 
 def check_fits(mask: Mask, recipe: Recipe) -> None:
     """Refuse a recipe that is none, is beyond all measure, or is of another network."""
-    _checked_size(recipe.size)
+    checked_size(recipe.size)
     seed = recipe.seed
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise InputError(f"the seed of a recipe is a whole number of at least 0, got {seed!r}")

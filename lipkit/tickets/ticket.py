@@ -16,7 +16,7 @@ from ..errors import Error, FileError, InputError
 from ..formats import maskfile
 from ..formats.atomic import write
 from ..masks import Mask
-from ..prior import Prior, Recipe, _checked_size
+from ..prior import Prior, Recipe, checked_size
 from .initial import (
     Fingerprint,
     check_fits,
@@ -248,7 +248,7 @@ def image_hash(image: Tensor) -> str:
 
 
 def _resized(recipe: Recipe, size: int | tuple[int, int] | None) -> Recipe:
-    return recipe if size is None else replace(recipe, size=_checked_size(size))
+    return recipe if size is None else replace(recipe, size=checked_size(size))
 
 
 def _plain(note: dict[str, Any]) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def test_a_failure_names_chapter_cell_and_reason_and_leaves_nothing(book):
         (book / "notebooks" / "01_tiny.ipynb").read_text().replace("print(sigma)", "1 / 0")
     )
     said = []
-    with pytest.raises(lk.Error, match="1 of 2 chapters failed: 02_bad, cell 2: ZeroDivisionError"):
+    with pytest.raises(lk.Error, match="1 of 2 chapters failed: 02_bad, cell 3: ZeroDivisionError"):
         run(root=book, parameters={"sigma": 0.2}, out=book / "out", say=said.append)
     assert any(line.startswith("02_bad: FAILED") for line in said)
     assert not (book / "out").exists()
@@ -215,7 +215,13 @@ def test_the_api_page_has_every_public_name():
         if isinstance(getattr(lk, name), type(lk)):
             continue
         assert f"### `lk.{name}`" in page
-    for name in ("lk.physics.Denoise", "lk.metrics.psnr", "lk.chapter.start", "lk.data.image"):
+    for name in (
+        "lk.physics.Denoise",
+        "lk.metrics.psnr",
+        "lk.book.chapter.start",
+        "lk.lab.Experiment",
+        "lk.data.image",
+    ):
         assert f"### `{name}`" in page
     assert " at 0x" not in page
 

@@ -15,6 +15,8 @@ import lipkit as lk
 from lipkit.testing import tiny_image, tiny_prior
 from tests.support.tiny_fit import CLEAN, OP, Garbage, Y, outputs, quick
 
+ROOT = Path(__file__).resolve().parents[2]
+
 # --- what comes back ----------------------------------------------------------------------------
 
 
@@ -102,9 +104,8 @@ def test_max_steps_ends_the_fit():
 def test_progress_is_shown_unless_switched_off_by_argument_or_environment(
     progress, variable, shown
 ):
-    code = f"import tiny_fit; tiny_fit.quick(progress={progress})"
-    here = Path(__file__).parent
-    path = os.pathsep.join([str(here), str(here.parent), *sys.path])
+    code = f"from tests.support import tiny_fit; tiny_fit.quick(progress={progress})"
+    path = os.pathsep.join([str(ROOT), *sys.path])
     environment = os.environ | {"TQDM_DISABLE": variable, "PYTHONPATH": path}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -210,6 +212,30 @@ def test_the_average_of_the_last_steps_and_the_stop_rule():
     assert still.steps == 11 and still.reason == "no loss has fallen by a thousandth for 10 steps"
 
 
+class Pressing(Denoise):
+    """Presses Ctrl-C in the middle of one of its calls."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__(0.1)
+        self.at = at
+        self.calls = 0
+
+    def A(self, x):
+        self.calls += 1
+        if self.calls == self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().A(x)
+
+
+def test_an_interrupted_search_says_so():
+    found = lk.gan.search(GENERATOR, Pressing(3), TARGET, steps=9, progress=False)
+    assert found.interrupted and found.steps == 3
+    assert found.reason == "interrupted at step 3 of 9"
+    pair = lk.gan.search(GENERATOR, Pressing(3), [TARGET] * 2, steps=9, progress=False)
+    assert all(one.interrupted for one in pair)
+    assert not lk.gan.search(GENERATOR, Denoise(), TARGET, steps=2, progress=False).interrupted
+
+
 def test_the_generator_stays_as_it_is():
     before = {k: v.clone() for k, v in GENERATOR.state_dict().items()}
     lk.gan.project(GENERATOR, TARGET, steps=2, progress=False)
@@ -253,6 +279,7 @@ def test_bad_parts_get_a_sentence():
 
 
 def test_only_convolutions_are_pruned_raw_or_as_they_act():
+    torch.manual_seed(0)
     net = lk.models.build("pgan", **SMALL)
     raw, effective = (lk.gan.magnitude(net, 0.4, score) for score in ("raw", "effective"))
     assert "format.weight" not in raw.names and not any(n.endswith("bias") for n in raw.names)

@@ -350,6 +350,36 @@ def test_interrupted_search_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path)
         oes(tiny_prior(), OP, Y, 0.1, **options)
 
 
+class Pressing(lk.physics.Denoise):
+    """Presses Ctrl-C in the middle of one of its calls."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__(0.1)
+        self.at = at
+        self.calls = 0
+
+    def A(self, x):
+        self.calls += 1
+        if self.calls == self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().A(x)
+
+
+def test_a_half_learned_mask_is_not_handed_out_in_silence(tmp_path):
+    path = tmp_path / "search"
+    how = dict(steps=12, progress=False)
+    with pytest.raises(KeyboardInterrupt, match="interrupted at step 5 of 12.*details=True"):
+        oes(tiny_prior(), Pressing(5), Y, 0.1, **how)
+    with pytest.raises(KeyboardInterrupt, match=rf"at step 5 of 12; .*{path.name} goes on"):
+        oes(tiny_prior(), Pressing(5), Y, 0.1, checkpoint=path, **how)
+    assert path.exists()
+    with pytest.raises(KeyboardInterrupt, match="interrupted at step 2 of 12"):
+        oes_multi(tiny_prior(), [Pressing(2), OP], [Y, Y], 0.1, **how)
+    found = oes_multi(tiny_prior(), [Pressing(2), OP], [Y, Y], 0.1, details=True, **how)
+    assert found.interrupted and found.steps == 2
+    assert not oes(tiny_prior(), OP, Y, 0.1, details=True, **how).interrupted
+
+
 def test_probabilities_for_each_layer():
     prior = tiny_prior()
     p0 = {n: 0.5 if n.startswith("head") else 0.01 for n, _ in covered(prior.net, "all")}

@@ -9,12 +9,10 @@ import pytest
 import torch
 
 import lipkit as lk
+from lipkit.lab import Experiment, Records, results, run, untrained
 from lipkit.lab import experiment as experiments
 from lipkit.lab import records as records_module
-from lipkit.lab import running as trial
-from lipkit.lab import search as _search
-from lipkit.lab.experiment import Experiment
-from lipkit.lab.records import Records
+from lipkit.lab.kinds import restore
 
 SMALL = dict(image="astronaut", size=24, options={"levels": 2, "down": 8, "up": 8}, steps=12)
 
@@ -81,7 +79,7 @@ def test_a_search_is_shared_by_all_that_use_its_mask():
 
 
 def test_a_run_is_lipkits_own_fit_and_search():
-    record = trial.run(small(method="snip", density=0.3, stop={"window": 3, "patience": 4}))
+    record = run(small(method="snip", density=0.3, stop={"window": 3, "patience": 4}))
     clean, op = lk.data.image("astronaut", size=24), lk.physics.Denoise(25 / 255)
     y = op.measure(clean, seed=0)
     mask = lk.find.snip(prior(), op, y, density=0.3)
@@ -104,18 +102,18 @@ def test_a_run_is_lipkits_own_fit_and_search():
 def test_controls_keep_the_layers_and_change_what_they_say(tmp_path):
     ticket = dict(method="imp", density=0.5, find={"steps": 4})
     runs = {
-        control: trial.run(small(**ticket, control=control), masks=tmp_path)
-        for control in experiments.CONTROLS
+        control: run(small(**ticket, control=control), masks=tmp_path)
+        for control in untrained.CONTROLS
     }
-    assert len({json.dumps(run["layers"]) for run in runs.values()}) == 1
-    assert len({run["numbers"]["last"] for run in runs.values()}) == 4
+    assert len({json.dumps(made["layers"]) for made in runs.values()}) == 1
+    assert len({made["numbers"]["last"] for made in runs.values()}) == 4
     # the search was done once: its rounds are read from the folder of masks
-    assert all(run["rounds"] == runs["none"]["rounds"] for run in runs.values())
+    assert all(made["rounds"] == runs["none"]["rounds"] for made in runs.values())
     shorter = ticket | {"find": {"steps": 4, "rounds": 2}}
-    rounds = trial.run(small(**shorter), masks=tmp_path)["rounds"]
+    rounds = run(small(**shorter), masks=tmp_path)["rounds"]
     assert rounds == runs["none"]["rounds"][:2] and len(list(tmp_path.glob("*.lock"))) == 1
     assert len(runs["none"]["rounds"]) == 4 and runs["none"]["rounds"][0]["density"] == 1
-    fresh = lk.Prior("dip", 24, experiments.FRESH_SEED, **SMALL["options"])
+    fresh = lk.Prior("dip", 24, untrained.FRESH_SEED, **SMALL["options"])
     clean, op = lk.data.image("astronaut", size=24), lk.physics.Denoise(25 / 255)
     y = op.measure(clean, seed=0)
     mask = lk.find.imp(prior(), op, y, density=0.5, steps=4, progress=False).mask
@@ -125,19 +123,19 @@ def test_controls_keep_the_layers_and_change_what_they_say(tmp_path):
 
 def test_masks_of_another_picture_or_task_and_from_the_folder(tmp_path):
     transfer = small(method="snip", density=0.3, find_on={"image": "coffee", "strength": 0})
-    first, again = (trial.run(transfer, masks=tmp_path) for _ in range(2))
+    first, again = (run(transfer, masks=tmp_path) for _ in range(2))
     assert again["numbers"] == first["numbers"] and again["search_seconds"] == 0
     clean = lk.data.image("coffee", size=24)
     mask = lk.find.snip(prior(), lk.physics.Denoise(0), clean, density=0.3)
     assert lk.Mask.load(next(tmp_path.glob("*.mask"))) == mask
-    enlarged = trial.run(small(task="sr", strength=4, method="snip", density=0.3,
+    enlarged = run(small(task="sr", strength=4, method="snip", density=0.3,
                                find_on={"task": "denoise", "strength": 25}))  # fmt: skip
     assert enlarged["status"] == "done" and "stopped_y" in enlarged["numbers"]
 
 
 def test_other_initial_weights_are_those_of_the_law_and_of_the_scale():
     def drawn(**initial):
-        return experiments.initial_prior(small(initial=initial), "cpu")
+        return restore.initial_prior(small(initial=initial), "cpu")
 
     plain, larger, xavier = prior(), drawn(scale=5), drawn(law="xavier")
     assert torch.equal(plain.z, larger.z) and torch.equal(plain.z, xavier.z)
@@ -151,7 +149,7 @@ def test_other_initial_weights_are_those_of_the_law_and_of_the_scale():
 
 def test_curves_say_how_much_of_the_picture_is_there():
     decoder = dict(prior="deep-decoder", options={"levels": 3, "width": 16}, steps=150)
-    curve = trial.run(small(strength=0, **decoder))["curve"]
+    curve = run(small(strength=0, **decoder))["curve"]
     assert len(curve["low"]) == len(curve["high"]) == len(curve["step"])
     assert curve["low"][-1] > 0.8 > curve["high"][-1] > curve["high"][0]  # details come later
     clean = lk.data.image("astronaut", size=24)
@@ -161,7 +159,7 @@ def test_curves_say_how_much_of_the_picture_is_there():
 
 def test_a_search_leaves_its_numbers_with_its_mask(tmp_path):
     eye = dict(method="oes", density=0.1, steps=2, find={"steps": 60, "lam": 1e-2})
-    first, again = (trial.run(small(**eye), masks=tmp_path)["numbers"] for _ in range(2))
+    first, again = (run(small(**eye), masks=tmp_path)["numbers"] for _ in range(2))
     clean, op = lk.data.image("astronaut", size=24), lk.physics.Denoise(25 / 255)
     how = dict(details=True, progress=False, **eye["find"])
     found = lk.find.oes(prior(), op, op.measure(clean, seed=0), 0.1, **how)
@@ -175,10 +173,10 @@ def test_a_search_leaves_its_numbers_with_its_mask(tmp_path):
 
 def test_rounds_may_end_where_the_oracle_would(tmp_path):
     ends = small(method="imp", density=0.5, find={"steps": 40, "until_oracle": True})
-    first, again = (trial.run(ends, masks=tmp_path) for _ in range(2))
-    dense = trial.run(small(steps=40, every=10))["numbers"]["oracle_step"]
+    first, again = (run(ends, masks=tmp_path) for _ in range(2))
+    dense = run(small(steps=40, every=10))["numbers"]["oracle_step"]
     assert first["numbers"]["round_steps"] == dense == again["numbers"]["round_steps"]
-    plain = trial.run(small(method="imp", density=0.5, find={"steps": int(dense)}))
+    plain = run(small(method="imp", density=0.5, find={"steps": int(dense)}))
     assert (
         plain["rounds"] == first["rounds"] and plain["numbers"]["last"] == first["numbers"]["last"]
     )
@@ -187,7 +185,7 @@ def test_rounds_may_end_where_the_oracle_would(tmp_path):
 def test_tickets_go_to_a_classifier_and_back(tmp_path):
     lesson = dict(task="classify", image="digits", strength=200, task_options={"batch": 20})
     made = small(**lesson, method="imp", density=0.5, find={"steps": 4}, steps=60, lr=0.02)
-    record = trial.run(made, masks=tmp_path)
+    record = run(made, masks=tmp_path)
     images, labels = lk.data.labelled("digits", first=200)
     classifier = lk.classify.Classifier(prior(), (1, 8, 8))
     found = lk.classify.imp(classifier, images, labels, rounds=4, steps=4, batch=20, seed=0)
@@ -197,12 +195,12 @@ def test_tickets_go_to_a_classifier_and_back(tmp_path):
     accuracy = lk.classify.accuracy(taught, *lk.data.labelled("digits", "test"))
     assert record["numbers"]["accuracy"] == pytest.approx(accuracy) and accuracy > 0.2
     restored = small(method="imp", density=0.5, find={"steps": 4}, find_on=lesson)
-    assert trial.run(restored, masks=tmp_path)["layers"] == record["layers"]
+    assert run(restored, masks=tmp_path)["layers"] == record["layers"]
     assert len(list(tmp_path.glob("*.mask"))) == 1  # found once
     pictures = {"task": "denoise", "image": "coffee", "strength": 25, "task_options": {}}
     back = small(**lesson, method="snip", density=0.5, find_on=pictures)
     records = Records(tmp_path / "records")
-    records.add(trial.run(back), "some")
+    records.add(run(back), "some")
     assert Records(records.path).all[0]["numbers"]["accuracy"] > 0
 
 
@@ -215,16 +213,16 @@ def test_every_method_runs_under_its_name():
             given["find_on"] = {"image": ["astronaut", "coffee"]}
         if method == "universal":
             given |= {"prior": "oes", "options": {"levels": 2}}
-        record = trial.run(small(**given | {"steps": 2}))
+        record = run(small(**given | {"steps": 2}))
         assert record["status"] == "done", record["reason"]
     decoder = dict(prior="deep-decoder", options={"levels": 2, "width": 8}, steps=2)
     sgld = dict(fit={"langevin": 0.02, "average": {"burn_in": 1, "every": 1}}, steps=3)
     for given in (decoder, sgld, {"image": "camera", "gray": True}, {"stretch": True}):
-        assert trial.run(small(**given))["status"] == "done"
+        assert run(small(**given))["status"] == "done"
 
 
 def test_a_failure_is_a_record_with_a_sentence():
-    record = trial.run(small(image="set14/nobody"))
+    record = run(small(image="set14/nobody"))
     assert record["status"] == "failed" and "nobody" in record["reason"]
     assert "numbers" not in record and record["hash"] == small(image="set14/nobody").digest
 
@@ -232,7 +230,7 @@ def test_a_failure_is_a_record_with_a_sentence():
 @pytest.fixture
 def done(tmp_path) -> Records:
     records = Records(tmp_path / "records")
-    records.add(trial.run(small(steps=2)), "some")
+    records.add(run(small(steps=2)), "some")
     return records
 
 
@@ -251,7 +249,7 @@ def test_a_line_cut_short_is_left_out_and_written_over(done):
     path = done.path / "some.jsonl"
     path.write_bytes(path.read_bytes() + b'{"hash": "12')
     assert len(Records(done.path).all) == 1
-    done.add(trial.run(small(steps=3)), "some")
+    done.add(run(small(steps=3)), "some")
     assert [r["experiment"]["steps"] for r in Records(done.path).all] == [2, 3]
     path.write_text('{"hash": 1}\n' + path.read_text())
     with pytest.raises(lk.FileError, match="some.jsonl, line 1: this is no record"):
@@ -287,7 +285,7 @@ def test_only_pictures_of_free_licence_leave_a_thumbnail(done):
 
 
 def test_numbers_that_cannot_be_measured_are_null():
-    assert [_search.shortened(x) for x in (math.nan, math.inf, 2.0, 1 / 3)] == [
+    assert [results.shortened(x) for x in (math.nan, math.inf, 2.0, 1 / 3)] == [
         None,
         None,
         2,

@@ -9,11 +9,7 @@ import pytest
 import torch
 
 import lipkit as lk
-from lipkit.lab import claims
-from lipkit.lab import running as trial
-from lipkit.lab.experiment import Experiment
-from lipkit.lab.grid import Grid
-from lipkit.lab.records import Records
+from lipkit.lab import Experiment, Grid, Records, claims, run
 from lipkit.physics import sampling_mask
 
 OPTIONS = {"levels": 2, "down": 8, "up": 8}
@@ -43,7 +39,7 @@ def test_what_cannot_be_run_is_refused_in_a_sentence(change, sentence):
 
 
 def test_a_run_is_lipkits_own_fit_scored_as_fastmri_does():
-    record = trial.run(small(seed=3, method="snip", density=0.5, stop={"window": 3, "patience": 4}))
+    record = run(small(seed=3, method="snip", density=0.5, stop={"window": 3, "patience": 4}))
     assert record["status"] == "done", record["reason"]
     scan = lk.data.scan("slice-1", 32, sigma=0.05, seed=3)
     lines = sampling_mask((32, 32), 4, "equispaced", seed=3)
@@ -68,7 +64,7 @@ def test_a_mask_of_one_scan_is_used_on_another_and_kept(tmp_path):
     other = small(image="slice-3", strength=8, method="oes", density=0.3, find={"steps": 4},
                   find_on={"image": "slice-1", "strength": 4})  # fmt: skip
     own = small(method="oes", density=0.3, find={"steps": 4})
-    first, second = (trial.run(e, masks=tmp_path) for e in (own, other))
+    first, second = (run(e, masks=tmp_path) for e in (own, other))
     assert own.search() == other.search() and second["search_seconds"] == 0
     assert first["layers"] == second["layers"] and first["numbers"] != second["numbers"]
     (mask,) = tmp_path.glob("*.mask")
@@ -82,7 +78,7 @@ def test_a_scan_with_gaps_is_judged_by_samples_that_were_not_used(tmp_path, stre
     np.save(tmp_path / "k.npy", (full.kspace * disc).numpy())
     file = dict(image=str(tmp_path / "k.npy"), size=48, strength=strength)
     records = Records(tmp_path / "records")
-    records.add(trial.run(small(**file)), "mine")
+    records.add(run(small(**file)), "mine")
     (record,) = records.all
     assert record["status"] == "done" and "thumbnail" not in record, record["reason"]
     assert not {"start_likeness", "stopped_ssim"} & set(record["numbers"])  # there is no target

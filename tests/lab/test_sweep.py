@@ -152,7 +152,7 @@ def test_a_worker_that_breaks_does_not_end_the_sweep(workers, tmp_path, monkeypa
 
 
 def test_without_a_scheduler_or_dask_a_sentence_says_so(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "lipkit.cluster", None)
+    monkeypatch.setitem(sys.modules, "lipkit.lab.cluster", None)
     with pytest.raises(lk.Error, match="needs Dask: pip install.*--serial"):
         quiet(grid(), tmp_path, serial=False)
 
@@ -221,7 +221,7 @@ def test_command_line(file, tmp_path, capsys):
     ],
 )
 def test_bad_input_is_one_sentence(arguments, sentence, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(records, "folder", lambda: tmp_path / "records")
+    monkeypatch.setattr(records, "records_folder", lambda: tmp_path / "records")
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (2, "") and sentence in err and err.count("\n") == 1
 

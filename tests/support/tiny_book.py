@@ -4,9 +4,12 @@ import hashlib
 import json
 from pathlib import Path
 
+import yaml
+
 PARAMETERS = '# parameters\nprofile: str = "laptop"\nsigma: float = 0.1\nsize: int | None = None'
 START = """import lipkit as lk
 p = lk.chapter.start(globals(), smoke={"size": 8}, laptop={"size": 16}, paper={"size": 32})"""
+BAND = 'p.check("PSNR", False, "2.04 dB, band -2 to 2")'
 END = 'p.check("size", p.size > 1, str(p.size), always=True)\np.finish()'
 
 
@@ -16,11 +19,15 @@ def _code(source: str, *tags: str) -> dict:
     return cell | {"metadata": {"tags": list(tags)}, "id": name}
 
 
+def _title(text: str) -> dict:
+    return {"cell_type": "markdown", "metadata": {}, "source": f"# {text}", "id": "title"}
+
+
 def write_chapter(path: Path, *cells: str) -> None:
-    """A notebook of these code cells, the first of them tagged as the parameters."""
+    """A notebook with a title and these code cells, the first of them tagged as the parameters."""
     first, *rest = cells
     notebook = {
-        "cells": [_code(first, "parameters"), *map(_code, rest)],
+        "cells": [_title(path.stem), _code(first, "parameters"), *map(_code, rest)],
         "metadata": {},
         "nbformat": 4,
         "nbformat_minor": 5,
@@ -34,3 +41,21 @@ def write_book(root: Path) -> Path:
     (root / "_config.yml").write_text("title: tiny\nhtml: {}\nlaunch_buttons: {a: b}\n")
     write_chapter(root / "notebooks" / "01_tiny.ipynb", PARAMETERS, "print(sigma)")
     return root
+
+
+def write_pages(root: Path, *chapters: str) -> None:
+    """What makes a book of these chapters that can be rendered: a front page and a contents."""
+    config = {
+        "title": "tiny",
+        "only_build_toc_files": True,
+        "execute": {"execute_notebooks": "off"},
+        "parse": {"myst_enable_extensions": ["colon_fence"]},
+        "html": {},
+    }
+    (root / "_config.yml").write_text(yaml.safe_dump(config))
+    files = [*(f"notebooks/{name}" for name in chapters), "book/status"]
+    parts = [{"caption": "All", "chapters": [{"file": name} for name in files]}]
+    toc = {"format": "jb-book", "root": "book/index", "parts": parts}
+    (root / "book").mkdir()
+    (root / "book" / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False))
+    (root / "book" / "index.md").write_text("# A tiny book\n")

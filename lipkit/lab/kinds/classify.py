@@ -1,76 +1,94 @@
-"""Experiments with a classifier: taught under a prior's mask, or to find a mask for a prior."""
+"""Teach a classifier with a prior's layers, under a prior's mask, or to find a mask for a prior."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import NamedTuple
 
-from ... import find
+from torch import Tensor
+
+from ... import find as find_mask
 from ...data import labelled
 from ...errors import InputError
 from ...find.schedule import rounds_to
 from ...masks import Mask
 from ...prior import Prior
-from .. import classifier as classify
+from .. import classifier, untrained
+from ..restoring import weights
+from ..results import Found, Outcome
+from ..search import kept_mask
+from ..settings import Settings
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ..experiment import Experiment
-
-OPTIONS = ("variant", "side", "batch")  # of `classify.Classifier` and of `classify.train`
+TASKS = {"classify": "number of labelled pictures to learn from"}
+MASKS_ARE_OF = "a picture"  # as it has the layers of a network that draws one
+OPTIONS = ("variant", "side", "batch")  # of `Classifier` and of `classifier.train`
 METHODS = ("dense", "random", "imp")  # and whatever finds masks in restoring
 
 
-def check(e: Experiment) -> None:
+class Lesson(NamedTuple):
+    """Labelled pictures to learn from, and others to be asked about."""
+
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+
+
+def takes(e: Settings) -> bool:
+    return e.task in TASKS
+
+
+def check(e: Settings) -> None:
     """Refuse what cannot be taught."""
+    untrained.check(e)
     for name in e.task_options:
         if name not in OPTIONS:
             raise InputError(f"task 'classify' has the options {', '.join(OPTIONS)}, not {name!r}")
     if e.control == "fresh" or e.fit or e.stop or e.gray or e.stretch:
         raise InputError("task 'classify' takes no fit, stop, gray, stretch or fresh weights")
-    if e.search().task == "classify" and e.method not in METHODS:
-        raise InputError(f"classifiers find masks by {', '.join(METHODS[1:])}, not {e.method!r}")
+    if takes(e.search()):
+        untrained.check_no_oracle(e)
+        if e.method not in METHODS:
+            known = ", ".join(METHODS[1:])
+            raise InputError(f"classifiers find masks by {known}, not {e.method!r}")
 
 
-def find_mask(e: Experiment, prior: Prior, progress: bool) -> Mask:
+def problem(e: Settings) -> Lesson:
+    """The pictures with their labels."""
+    return Lesson(labelled(e.image, "train", int(e.strength)), labelled(e.image, "test"))
+
+
+def find(search: Settings, device: str, folder: str | Path | None, progress: bool) -> Found:
     """The mask that a classifier finds, carried over to the prior."""
-    if e.method == "random":
-        return find.random(prior, density=e.density, seed=e.seed, **e.find)
-    how = {"rounds": rounds_to(e.density, e.find.get("rate", 0.2)), "seed": e.seed}
-    how |= {"progress": progress} | _of_training(e) | e.find
-    found = classify.imp(_classifier(e, prior), *_pictures(e, "train"), **how)
-    return classify.carried(found.mask, prior.net)
+    prior = untrained.initial_prior(search, search.size, device)
+    return kept_mask(search, prior, folder, lambda: (_new(search, prior, progress), {}))
 
 
-def teach(e: Experiment, prior: Prior, mask: Mask | None) -> dict[str, Any]:
-    """What a record says of a classifier trained under a mask, from the prior's weights."""
+def _new(search: Settings, prior: Prior, progress: bool) -> Mask:
+    if search.method == "random":
+        return find_mask.random(prior, density=search.density, seed=search.seed, **search.find)
+    lesson = problem(search)
+    how = {"rounds": rounds_to(search.density, search.find.get("rate", 0.2)), "seed": search.seed}
+    how |= {"progress": progress} | _training_options(search) | search.find
+    found = classifier.imp(_classifier(search, prior, lesson), *lesson.train, **how)
+    return classifier.carried(found.mask, prior.net)
+
+
+def run(e: Settings, found: Found, progress: bool) -> Outcome:
+    """What a classifier learns under a mask, from the prior's weights."""
     began = time.perf_counter()
-    how = dict(steps=e.steps, lr=e.lr, seed=e.seed, **_of_training(e))
-    trained = classify.train(_classifier(e, prior), *_pictures(e, "train"), mask=mask, **how)
-    numbers = {
-        "accuracy": classify.accuracy(trained, *_pictures(e, "test")),
-        "loss": trained.loss,
-        "weights": sum(int(p.count_nonzero()) for p in trained.parameters()),
-        "kept": sum(p.numel() for p in trained.parameters()),
-        "density": 1.0,
-    }
-    return {
-        "reason": f"all {e.steps} steps are done",
-        "numbers": numbers,
-        "curve": {},
-        "fit_seconds": round(time.perf_counter() - began, 2),
-    }
+    lesson = problem(e)
+    how = dict(steps=e.steps, lr=e.lr, seed=e.seed, **_training_options(e))
+    untaught = _classifier(e, found.start, lesson)
+    taught = classifier.train(untaught, *lesson.train, mask=found.mask, **how)
+    accuracy = classifier.accuracy(taught, *lesson.test)
+    numbers = {"accuracy": accuracy, "loss": taught.loss} | weights(taught)
+    return Outcome(f"all {e.steps} steps are done", numbers, {}, time.perf_counter() - began)
 
 
-def _classifier(e: Experiment, prior: Prior) -> classify.Classifier:
+def _classifier(e: Settings, prior: Prior, lesson: Lesson) -> classifier.Classifier:
     how = {n: v for n, v in e.task_options.items() if n != "batch"}
-    return classify.Classifier(prior, _pictures(e, "test")[0].shape[1:], **how)
+    return classifier.Classifier(prior, lesson.test[0].shape[1:], **how)
 
 
-def _pictures(e: Experiment, part: str) -> tuple[Tensor, Tensor]:
-    return labelled(e.image, part, int(e.strength) if part == "train" else None)
-
-
-def _of_training(e: Experiment) -> dict[str, int]:
+def _training_options(e: Settings) -> dict[str, int]:
     return {n: v for n, v in e.task_options.items() if n == "batch"}

@@ -1,4 +1,4 @@
-"""An experiment on a generator's range: its pictures, its ticket, its search, and their numbers.
+"""Restore pictures on a trained generator's range, which is searched, not fitted.
 
 All pictures of an experiment are searched side by side; its numbers are their means.
 """
@@ -8,28 +8,33 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ... import data, physics
+from ...data.registry import folder as data_folder
 from ...errors import FileError, InputError
 from ...find.schedule import rounds_to
 from ...gan import generators, tickets
-from ...gan.search import search
-from ...masks import Mask
+from ...gan.search import Found as Searched
+from ...gan.search import search as search_range
 from ...models import Generator
-
-if TYPE_CHECKING:
-    from ..experiment import Experiment
+from ..restoring import weights
+from ..results import Found, Outcome, not_interrupted
+from ..settings import TRAINED, Settings, check_names
+from . import restore
 
 PICTURES = 8  # of an experiment, unless it says otherwise
 TRAINING = 2000  # pictures that tickets are fine-tuned on, of those that "faces-64" was trained on
 HELD_OUT = 100  # added to an experiment's seed: the seed of faces that nothing was trained on
+TASKS = {name: restore.TASKS[name] for name in ("denoise", "inpaint", "sensing")}
+MASKS_ARE_OF = "a trained generator"
 PARTS = {  # what an experiment on a generator may say
     "method": ("dense", "random", "magnitude", "imp"),
-    "task": ("denoise", "inpaint", "sensing"),
+    "task": tuple(TASKS),
     "control": ("none", "shuffled", "random", "finetuned"),
 }
 OPTIONS = ("weights",)
@@ -42,64 +47,25 @@ NOTHING = ("find_on", "stop", "initial", "gray", "stretch", "precision")
 _ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
 
-def run(e: Experiment, device: str, masks: str | Path | None, progress: bool) -> dict[str, Any]:
-    """What a record of the experiment says, beside what it was made with."""
-    from ..search import shortened
-    from .restore import operator
+class Several(NamedTuple):
+    """An operator, the measurements of several pictures, and the clean pictures."""
 
-    net = generators.generator(e.options.get("weights", "faces-64")).to(device)
-    clean = pictures(e, net.side, held_out=True)
-    began = time.perf_counter()
-    mask, sparse, rounds = ticket(e, net, masks, progress)
-    searched = time.perf_counter() - began
-    op = operator(e, tuple(clean[0].shape))
-    ys = [op.measure(x, seed=e.seed + i) for i, x in enumerate(clean)]
-    found = search(
-        sparse, op, ys, steps=e.steps, lr=e.lr, every=e.every or max(1, e.steps // 50),
-        reference=list(clean), seed=e.seed, progress=progress, **e.fit,
-    )  # fmt: skip
-    best = [f.losses.argmin() for f in found]  # of the restarts, by loss
-    psnr, loss = (
-        np.array([f.history[name][:, i] for f, i in zip(found, best, strict=True)])
-        for name in ("psnr", "loss")
-    )
-    errors = [float((f.image - x).square().mean()) for f, x in zip(found, clean, strict=True)]
-    numbers = {
-        "stopped": float(np.mean(-10 * np.log10(errors))),
-        "oracle": psnr.max(1).mean(),
-        "last": psnr[:, -1].mean(),
-        "tail": psnr[:, -5:].mean(),
-        "error": 4 * float(np.mean(errors)),  # of pictures from -1 to 1, as the papers count it
-        "loss": loss[:, -1].mean(),
-        "weights": sum(int(p.count_nonzero()) for p in sparse.parameters()),
-        "kept": sum(p.numel() for p in sparse.parameters()),
-        "density": 1.0,
-    }
-    if mask is not None:
-        numbers |= {"kept": mask.kept, "density": mask.density, "collapsed": len(mask.collapsed())}
-    curve = {"step": found[0].history["step"], "loss": loss.mean(0), "psnr": psnr.mean(0)}
-    return {
-        "reason": found[0].reason,
-        "numbers": {name: shortened(value) for name, value in numbers.items()},
-        "curve": {name: [shortened(v) for v in values] for name, values in curve.items()},
-        "layers": {} if mask is None else {n: list(c) for n, c in mask.per_layer().items()},
-        "rounds": rounds,
-        "search_seconds": round(searched, 2),
-        "fit_seconds": round(found[0].seconds, 2),
-    }
+    op: physics.Operator
+    ys: list[Tensor]
+    clean: Tensor
 
 
-def check(e: Experiment) -> None:
-    """Refuse what cannot be run on a generator, before anything is."""
-    from ..experiment import one_of
+def takes(e: Settings) -> bool:
+    return e.prior == TRAINED
 
+
+def check(e: Settings) -> None:
+    """Refuse what no generator can be asked."""
     for name, known in PARTS.items():
-        one_of(f"{name} for a trained generator:", getattr(e, name), known)
-    given = [("network option", e.options, OPTIONS), ("option of a search", e.fit, SEARCH),
-             (f"option of {e.method!r}", e.find, FIND.get(e.method, ()))]  # fmt: skip
-    for what, options, known in given:
-        for name in options:
-            one_of(f"{what}:", name, known)
+        check_names(f"{name} for a trained generator:", [getattr(e, name)], known)
+    check_names("network option:", e.options, OPTIONS)
+    check_names("option of a search:", e.fit, SEARCH)
+    check_names(f"option of {e.method!r}:", e.find, FIND.get(e.method, ()))
     if wrong := [name for name in NOTHING if name in e.given()]:
         raise InputError(f"an experiment on a trained generator takes no {wrong[0]!r}")
     if e.control == "finetuned" and e.method != "imp":
@@ -108,61 +74,104 @@ def check(e: Experiment) -> None:
         raise InputError("method 'dense' has no mask: no density and no control")
 
 
-def ticket(
-    e: Experiment, net: Generator, folder: str | Path | None, progress: bool = False
-) -> tuple[Mask | None, Generator, list[dict[str, float]]]:
-    """The mask of an experiment, the generator under it, and the rounds that led to it."""
-    if e.method == "dense":
-        return None, net, []
-    if e.method == "random":
-        mask, rounds = tickets.random(net, e.density, e.seed), []
-    elif e.method == "magnitude":
-        mask, rounds = tickets.magnitude(net, e.density, **e.find), []
-    else:
-        how = dict(e.find)
-        rate, real = how.setdefault("rate", 0.2), how.pop("pictures", TRAINING)
-        found = tickets.imp(
-            net, generators.critic(e.options.get("weights", "faces-64")).to(net.start.weight),
-            pictures(e, net.side, held_out=False, count=real), **how,
-            rounds=rounds_to(e.density, rate), seed=e.seed, progress=progress,
-            folder=folder and Path(folder) / _family(e),
-        )  # fmt: skip
-        mask, rounds = found.masks[-1], found.log
-        if e.control == "finetuned":
-            return mask, found.finetuned[-1], rounds
-    if e.control != "none":
-        mask = (
-            mask.shuffled(e.seed) if e.control == "shuffled" else mask.same_density_random(e.seed)
-        )
-    return mask, tickets.masked(net, mask), rounds
+def problem(e: Settings, side: int | None = None) -> Several:
+    """The pictures of an experiment, as large as the generator's, and their measurements."""
+    clean = pictures(e, side or _trained(e).side, held_out=True)
+    options = {name: value for name, value in e.task_options.items() if name != "pictures"}
+    op = restore.operator(replace(e, task_options=options), tuple(clean[0].shape))
+    return Several(op, [op.measure(x, seed=e.seed + i) for i, x in enumerate(clean)], clean)
 
 
-def _family(e: Experiment) -> str:
-    """Tickets that differ in how far they were pruned, or in their use, share their rounds."""
-    own = replace(
-        e, density=0.5, control="none", task="denoise", strength=25, task_options={},
-        steps=1, lr=1, fit={}, every=None,
-    )  # fmt: skip
-    return "-".join(["gan", own.digest, *map(str, own.versions().values())])
-
-
-def pictures(e: Experiment, side: int, held_out: bool, count: int | None = None) -> Tensor:
+def pictures(e: Settings, side: int, held_out: bool, count: int | None = None) -> Tensor:
     """Pictures to restore, or others to fine-tune on: procedural faces, or a folder's."""
     count = count or e.task_options.get("pictures", PICTURES)
     if e.image == "faces":
-        from ...data import faces
-
-        return faces(count, side, HELD_OUT + e.seed if held_out else 0)
-    from ...data import image
-    from ...data.registry import folder
-
-    path = next((p for p in (Path(e.image), folder() / e.image) if p.is_dir()), None)
+        return data.faces(count, side, HELD_OUT + e.seed if held_out else 0)
+    path = next((p for p in (Path(e.image), data_folder() / e.image) if p.is_dir()), None)
     files = sorted(f for f in path.iterdir() if f.suffix.lower() in _ENDINGS) if path else []
     first = len(files) * 2 // 5  # the published program trains on the first 40 %
     files = files[first:][:count] if held_out else files[:first][:count]
     if len(files) < (count if held_out else 1):
         raise FileError(
-            f"{e.image!r} is no folder of enough pictures, here or in {folder()}; the first "
+            f"{e.image!r} is no folder of enough pictures, here or in {data_folder()}; the first "
             f"40 % of it are for training, and {count} more are needed"
         )
-    return torch.stack([image(f, size=side) for f in files])
+    return torch.stack([data.image(f, size=side) for f in files])
+
+
+def find(search: Settings, device: str, folder: str | Path | None, progress: bool) -> Found:
+    """The mask of a generator, the generator, and the rounds that led to it."""
+    net = _trained(search).to(device)
+    began = time.perf_counter()
+    if search.method == "dense":
+        return Found(None, net)
+    if search.method == "random":
+        mask = tickets.random(net, search.density, search.seed)
+        return Found(mask, net, time.perf_counter() - began)
+    if search.method == "magnitude":
+        mask = tickets.magnitude(net, search.density, **search.find)
+        return Found(mask, net, time.perf_counter() - began)
+    how = {"rate": 0.2, "pictures": TRAINING} | search.find
+    real = pictures(search, net.side, held_out=False, count=how.pop("pictures"))
+    found = tickets.imp(
+        net, generators.critic(_name(search)).to(device), real, **how,
+        rounds=rounds_to(search.density, how["rate"]), seed=search.seed, progress=progress,
+        folder=folder and Path(folder) / _family(search),
+    )  # fmt: skip
+    seconds = time.perf_counter() - began
+    return Found(found.masks[-1], net, seconds, found.log, tuned=found.finetuned[-1])
+
+
+def _trained(e: Settings) -> Generator:
+    return generators.generator(_name(e))
+
+
+def _name(e: Settings) -> str:
+    return e.options.get("weights", "faces-64")
+
+
+def _family(search: Settings) -> str:
+    """Tickets that differ in how far they were pruned, or in their use, share their rounds."""
+    own = replace(
+        search, density=0.5, control="none", task="denoise", strength=25, task_options={},
+        steps=1, lr=1, fit={}, every=None,
+    )  # fmt: skip
+    return "-".join(["gan", own.digest, *map(str, own.versions().values())])
+
+
+def sparse(e: Settings, found: Found) -> Generator:
+    """The generator under its mask, with its trained weights or with those fine-tuned there."""
+    if found.mask is None:
+        return found.start
+    return found.tuned if e.control == "finetuned" else tickets.masked(found.start, found.mask)
+
+
+def run(e: Settings, found: Found, progress: bool) -> Outcome:
+    """How near the search comes to the pictures, on average."""
+    net = sparse(e, found)
+    task = problem(e, net.side)
+    searched = search_range(
+        net, task.op, task.ys, steps=e.steps, lr=e.lr, every=e.every or max(1, e.steps // 50),
+        reference=list(task.clean), seed=e.seed, progress=progress, **e.fit,
+    )  # fmt: skip
+    not_interrupted(searched[0])
+    psnr = _of_best(searched, "psnr")
+    loss = _of_best(searched, "loss")
+    pairs = zip(searched, task.clean, strict=True)
+    errors = [float((one.image - x).square().mean()) for one, x in pairs]
+    numbers = {
+        "stopped": float(np.mean(-10 * np.log10(errors))),
+        "oracle": psnr.max(1).mean(),
+        "last": psnr[:, -1].mean(),
+        "tail": psnr[:, -5:].mean(),
+        "error": 4 * float(np.mean(errors)),  # of pictures from -1 to 1, as the papers count it
+        "loss": loss[:, -1].mean(),
+        **weights(net),
+    }
+    curve = {"step": searched[0].history["step"], "loss": loss.mean(0), "psnr": psnr.mean(0)}
+    return Outcome(searched[0].reason, numbers, curve, searched[0].seconds)
+
+
+def _of_best(searched: list[Searched], name: str) -> np.ndarray:
+    """A curve of each picture: that of the restart whose loss ended lowest."""
+    return np.array([one.history[name][:, one.losses.argmin()] for one in searched])

@@ -1,69 +1,62 @@
-"""What an experiment restores: its picture or scan, operator and measurement, and its network."""
+"""Restore a picture from a measurement of it, by an untrained network."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ... import metrics, physics
+from ... import data, metrics, physics
+from ...fitting import Fit, Snapshot
 from ...prior import Prior
+from .. import restoring, untrained
+from ..restoring import Problem
+from ..results import Found, Outcome
+from ..search import restoring_mask
+from ..settings import Settings
 
-if TYPE_CHECKING:
-    from ...data.scans import Scan
-    from ..experiment import Experiment
-
-
-LAWS = {"xavier": torch.nn.init.xavier_normal_}  # of initial weights, beside the networks' own
-
-
-class Problem(NamedTuple):
-    """Operator, measurement, how to judge a picture, and the clean one if there is any.
-
-    The score of a picture is its PSNR; of a scan that was undersampled in the scanner, how well it
-    predicts samples that were set aside (`lipkit.mri.judged`).
-    """
-
-    op: Any
-    y: Tensor
-    score: Callable[[Tensor], float]
-    clean: Tensor | None
+TASKS = {
+    "denoise": "standard deviation of the noise, white being 255",
+    "inpaint": "fraction of the pixels that are known",
+    "sr": "factor: 2, 4 or 8",
+    "sensing": "number of random sums of all pixels that are measured",
+}
+MASKS_ARE_OF = "a picture"
 
 
-def problem(experiment: Experiment, image: str | None = None) -> Problem:
+def takes(e: Settings) -> bool:
+    return e.task in TASKS
+
+
+check = untrained.check
+
+
+def problem(e: Settings, image: str | None = None) -> Problem:
     """The picture of an experiment, its operator and its measurement.
 
-    >>> from lipkit.experiment import Experiment
-    >>> problem(Experiment("astronaut", 16, task="sr", strength=2)).y.shape
+    >>> problem(Settings("astronaut", 16, task="sr", strength=2)).y.shape
     torch.Size([3, 8, 8])
     """
-    e = experiment
-    if e.task == "mri":
-        return _mri_problem(e, image or e.image)
     clean = _picture(e, image or e.image)
     op = operator(e, tuple(clean.shape))
     y = op.measure(clean, seed=e.seed)
     return Problem(op, y, lambda x: metrics.psnr(x, clean), clean)
 
 
-def operator(e: Experiment, shape: tuple[int, ...]) -> physics.Operator:
+def operator(e: Settings, shape: tuple[int, ...]) -> physics.Operator:
     """The operator of an experiment on pictures of a shape."""
-    options = {name: value for name, value in e.task_options.items() if name != "pictures"}
     if e.task == "denoise":
-        return physics.Denoise(e.strength / 255, **options)
+        return physics.Denoise(e.strength / 255, **e.task_options)
     if e.task == "inpaint":
-        return physics.Inpaint.random(shape, e.strength, seed=e.seed, **options)
+        return physics.Inpaint.random(shape, e.strength, seed=e.seed, **e.task_options)
     if e.task == "sensing":
-        return physics.CompressedSensing(shape, int(e.strength), seed=e.seed, **options)
-    return physics.SuperResolution(int(e.strength), **options)
+        return physics.CompressedSensing(shape, int(e.strength), seed=e.seed, **e.task_options)
+    return physics.SuperResolution(int(e.strength), **e.task_options)
 
 
-def _picture(e: Experiment, name: str) -> Tensor:
-    from ... import data
-
+def _picture(e: Settings, name: str) -> Tensor:
     if e.stretch:
         x = data.image(name, gray=e.gray)
         x = torch.nn.functional.interpolate(
@@ -74,42 +67,58 @@ def _picture(e: Experiment, name: str) -> Tensor:
     return x if e.gray or len(x) == 3 else x.expand(3, -1, -1).contiguous()
 
 
-def _mri_problem(e: Experiment, name: str) -> Problem:
-    from ... import mri
-
-    scan, sampling = _scan(e, name), None
-    if e.strength > 1:
-        how = {k: v for k, v in e.task_options.items() if k in ("pattern", "calibration")}
-        size = tuple(scan.sampling.shape)
-        sampling = physics.sampling_mask(size, e.strength, seed=e.seed, **how)
-    return Problem(*mri.judged(scan, sampling), scan.target)
-
-
-@functools.lru_cache(maxsize=2)  # its coil maps take seconds
-def _scan(e: Experiment, name: str) -> Scan:
-    from ... import data
-
-    how = {k: v for k, v in e.task_options.items() if k in ("sigma", "coils")}
-    return data.scan(name, e.size, seed=e.seed, **how)
-
-
-def initial_prior(e: Experiment, device: str, seed: int | None = None) -> Prior:
+def initial_prior(e: Settings, device: str, seed: int | None = None) -> Prior:
     """The network of an experiment with its initial weights and its code."""
-    size, made = e.size, {"out_channels": 1} if e.gray else {}
-    if e.task == "mri":
-        name = e.image if isinstance(e.image, str) else e.image[0]
-        size = tuple(_scan(e, name).sampling.shape)
-        made = {"out_channels": 2, "sigmoid": False}
-    prior = Prior(e.prior, size, e.seed if seed is None else seed, **made, **e.options)
-    _redraw(prior, **e.initial)
-    return prior.to(device)
+    made = {"out_channels": 1} if e.gray else {}
+    return untrained.initial_prior(e, e.size, device, seed, **made)
 
 
-@torch.no_grad()
-def _redraw(prior: Prior, law: str = "", scale: float = 1) -> None:
-    """Other initial weights of the convolutions: of another law, or larger or smaller."""
-    draw = torch.Generator().manual_seed(prior.recipe.seed)
-    for weight in (w for w in prior.net.parameters() if w.ndim == 4):
-        if law:
-            LAWS[law](weight, generator=draw)
-        weight.mul_(scale)
+def find(search: Settings, device: str, folder: str | Path | None, progress: bool) -> Found:
+    """The mask that restoring finds."""
+    return restoring_mask(search, initial_prior(search, device), problem, folder, progress)
+
+
+def run(e: Settings, found: Found, progress: bool) -> Outcome:
+    """The restored picture, its numbers, and how it came about."""
+    task = problem(e)
+    prior = restoring.start(e, found, initial_prior)
+    numbers = _start_numbers(restoring.untrained_picture(prior, found.mask), task)
+    bands = _Bands(task.clean)
+    result = restoring.restored(
+        e, prior, found.mask, task, progress, reference=task.clean, callback=bands
+    )
+    result.history.update(bands.history())
+    numbers |= _numbers(e, result, task.clean)
+    return restoring.outcome(result, task, numbers, picture=result.image)
+
+
+def _start_numbers(start: Tensor, task: Problem) -> dict[str, float]:
+    """How the masked network looks untrained, and the measurement, beside the clean picture."""
+    numbers = {"start": task.score(start), "start_likeness": restoring.likeness(start, task.clean)}
+    if task.y.shape == task.clean.shape:
+        numbers["noisy"] = task.score(task.y)
+    return numbers
+
+
+def _numbers(e: Settings, result: Fit, clean: Tensor) -> dict[str, float]:
+    numbers = {}
+    if e.size >= 11:
+        numbers["stopped_ssim"] = metrics.ssim(result.image, clean)
+    if e.task == "sr" and not e.gray and e.size > 8:
+        numbers["stopped_y"] = metrics.psnr_y(result.image, clean)
+        numbers["oracle_y"] = metrics.psnr_y(result.best, clean)
+    return numbers
+
+
+class _Bands:
+    """A callback that follows how much of the clean picture's low and high frequencies is there."""
+
+    def __init__(self, clean: Tensor) -> None:
+        self.clean = clean
+        self.shares: list[tuple[float, float]] = []
+
+    def __call__(self, now: Snapshot) -> None:
+        self.shares.append(metrics.bands(now.image, self.clean))
+
+    def history(self) -> dict[str, np.ndarray]:
+        return dict(zip(("low", "high"), np.round(self.shares, 3).T, strict=True))
