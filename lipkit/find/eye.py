@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..checks import is_number, is_whole
-from ..engine.dense import boxed, compare
+from ..engine import boxed, forward_and_loss
 from ..errors import Error, FileError, InputError
 from ..fitting.checkpoint import signature
 from ..fitting.interrupt import held_interrupts
@@ -146,7 +146,7 @@ class Eye:
             losses.append(self._draw(sample))
         kept = self.passes.descend(
             self.logits, self.slope, self.lever, self.moments,
-            (self.p0, self.lam if s.reg == "kl" else 0.0), s.lr, self.step + 1,
+            self.p0, self.lam if s.reg == "kl" else 0.0, s.lr, self.step + 1,
             _roomy(sum(more)) if more else None,
         )  # fmt: skip
         if s.lam == "auto" and s.reg != "none":
@@ -164,7 +164,7 @@ class Eye:
             self.logits, s.temperature, key, self.theta, self.weights, self.lever, 1 / s.samples
         )
         half = s.precision == "bf16"
-        _, _, loss = compare(self.prior, self.prior.z, self.op, self.y, half=half)
+        _, _, loss = forward_and_loss(self.prior, self.prior.z, self.op, self.y, half=half)
         loss.backward()
         return loss.detach()
 

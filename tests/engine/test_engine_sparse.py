@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import lipkit as lk
-from lipkit.engine.sparse import _announce, sparse_network, why_not
+from lipkit.engine import sparse_network, why_not
+from lipkit.engine.sparse.network import _announce
 from tests.engine.constants import exact_constants
 
 ZEROS = dict(pad="zeros", out_channels=2)
@@ -71,13 +72,13 @@ def agree(net, mask, z, tolerance=5e-5):
     # what `values` holds goes home to the parameters, and so does its gradient
     carrier = copy.deepcopy(sparse)
     carrier.values.data.copy_(sparse.values.grad)
-    for p in carrier.plan.net.parameters():
+    for p in carrier.graph.net.parameters():
         p.data.zero_()
     carrier.write_back()
     # gradients that are zero, as those of constants in front of a norm, hold nothing but rounding
     floor = 1e-4 * torch.stack([g.norm() for g in expected.values()]).max()
-    inert = {f"{name}.bias" for name in sparse.plan.convs} - {"head.bias"}
-    for name, p in carrier.plan.net.named_parameters():
+    inert = {f"{name}.bias" for name in sparse.graph.convs} - {"head.bias"}
+    for name, p in carrier.graph.net.named_parameters():
         if name not in inert:
             close(p.detach(), expected[name], tolerance, floor, name)
     close(z.grad, of_code, tolerance, 0, "code")
@@ -120,7 +121,7 @@ def test_behind_an_emptied_layer_the_picture_is_that_of_no_signal(padding):
     with exact_constants(copy.deepcopy(net).double()) as exact:
         picture = exact(z.detach().double())
     torch.testing.assert_close(sparse(z).double(), picture, rtol=0, atol=1e-5)
-    assert not sparse.plan.convs["down0a.conv"].keep.any()
+    assert not sparse.graph.convs["down0a.conv"].keep.any()
 
 
 def test_masks_of_all_parameters_prune_norms_too():
