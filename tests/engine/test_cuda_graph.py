@@ -466,13 +466,8 @@ def test_the_memory_that_a_graph_reads_is_held_and_no_other(stand_in):
     stand_in()
     op = lk.physics.Inpaint.random((3, 16, 16), 0.5)
     run = under_way(tiny_prior(), op, MASK)
-<<<<<<< HEAD:tests/engine/test_graph.py
-    for _ in range(graph.WARM_UP + 2):
-        run.advance()
-=======
     for _ in range(cuda_graph.WARM_UP + 2):
-        run._advance()
->>>>>>> refs/heads/engine:tests/engine/test_cuda_graph.py
+        run.advance()
     moments = [t for entry in run.adam.state.values() for t in entry.values()]
     masks = [m for _, m in run.engine.pairs]
     outside = [*run.prior.state_dict().values(), *moments, *masks, run.y, op.mask]
