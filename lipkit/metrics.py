@@ -72,7 +72,8 @@ def ssim_tensor(image: Tensor, reference: Tensor, data_range: float = 1.0) -> Te
     tensor(1.)
     """
     _check_pair(image, reference)
-    size, sigma = 11, 1.5
+    size = 11
+    sigma = 1.5
     if min(image.shape[-2:]) < size:
         raise InputError(f"ssim needs at least {size}x{size} pixels, got {tuple(image.shape[-2:])}")
     x = torch.arange(size, dtype=image.dtype, device=image.device) - size // 2
@@ -83,10 +84,12 @@ def ssim_tensor(image: Tensor, reference: Tensor, data_range: float = 1.0) -> Te
     moments = torch.cat([a, b, a * a, b * b, a * b], dim=1)
     # as channels, which lie last in memory: for pictures of one each PyTorch takes ten times longer
     moments, c = moments.contiguous(memory_format=torch.channels_last), moments.shape[1]
-    across, down = g.expand(c, 1, 1, -1), g[:, None].expand(c, 1, -1, -1)
+    across = g.expand(c, 1, 1, -1)
+    down = g[:, None].expand(c, 1, -1, -1)
     moments = F.conv2d(F.conv2d(moments, across, groups=c), down, groups=c)
     ma, mb, aa, bb, ab = moments.chunk(5, dim=1)
-    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    c1 = (0.01 * data_range) ** 2
+    c2 = (0.03 * data_range) ** 2
     top = (2 * ma * mb + c1) * (2 * (ab - ma * mb) + c2)
     return (top / ((ma**2 + mb**2 + c1) * (aa - ma**2 + bb - mb**2 + c2))).mean()
 
@@ -103,7 +106,8 @@ def radial_spectrum(image: Tensor, bins: int = 32) -> tuple[Tensor, Tensor]:
         raise InputError(f"bins must be between 1 and {min(h, w) // 2} for {h}x{w}, got {bins}")
     power = torch.fft.fft2(image.double(), norm="ortho").abs().square()
     power = power.reshape(-1, h, w).mean(0).flatten()
-    fy, fx = torch.fft.fftfreq(h), torch.fft.fftfreq(w)
+    fy = torch.fft.fftfreq(h)
+    fx = torch.fft.fftfreq(w)
     radius = torch.hypot(fy[:, None], fx[None, :]).flatten().to(image.device)
     ring = (radius * 2 * bins).long().clamp_max(bins)  # the corners beyond 0.5 fall into the last
     total = power.new_zeros(bins + 1).index_add_(0, ring, power)

@@ -151,7 +151,8 @@ def hold_out(
 
 def _prediction(maps: Tensor, aside: Tensor, y: Tensor) -> Callable[[Tensor], float]:
     """How well a picture predicts the samples that were set aside, in dB."""
-    judge, wanted = MRI(maps.cpu(), aside), y.cpu() * aside
+    judge = MRI(maps.cpu(), aside)
+    wanted = y.cpu() * aside
 
     def score(image: Tensor) -> float:
         error = judge.A(image.cpu()) - wanted

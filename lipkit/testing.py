@@ -16,7 +16,8 @@ def check_linear(op, shape: tuple[int, ...], seed: int = 0, tolerance: float = 1
     >>> check_linear(lk.physics.SuperResolution(2), (3, 16, 16))
     """
     x, y = _pictures(shape, seed)
-    a, b = 0.7, -1.3
+    a = 0.7
+    b = -1.3
     want = a * op.A(x) + b * op.A(y)
     error = _relative(op.A(a * x + b * y) - want, want)
     if not error <= tolerance:

@@ -30,7 +30,8 @@ def parallel(
     """
     from tqdm import tqdm
 
-    items, threads = list(items), torch.get_num_threads()
+    items = list(items)
+    threads = torch.get_num_threads()
     allowed = int(os.environ.get("OMP_NUM_THREADS", threads))
     workers = max(1, min(workers or allowed, len(items)))
     if torch.cuda.is_available():

@@ -146,7 +146,9 @@ def command(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
-    cpu, gpu, cache = found["cpu"], found["gpu"], found["cache"]
+    cpu = found["cpu"]
+    gpu = found["gpu"]
+    cache = found["cache"]
     yes = {True: "yes", False: "no"}
     rows = [
         *found["versions"].items(),

@@ -139,7 +139,8 @@ def _resize(picture: torch.Tensor, height: int, width: int) -> torch.Tensor:
     scale = min(full_height / height, full_width / width)
     cut_height = min(full_height, max(1, round(height * scale)))
     cut_width = min(full_width, max(1, round(width * scale)))
-    top, left = (full_height - cut_height) // 2, (full_width - cut_width) // 2
+    top = (full_height - cut_height) // 2
+    left = (full_width - cut_width) // 2
     part = picture[:, top : top + cut_height, left : left + cut_width]
     if (cut_height, cut_width) == (height, width):
         return part.contiguous()

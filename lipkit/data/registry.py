@@ -147,7 +147,8 @@ def _url(entry: dict) -> str:
 
 
 def _fetched_file(key: str) -> Path:
-    entry, path = _registry()[key], folder() / key
+    entry = _registry()[key]
+    path = folder() / key
     if not path.exists():
         _download(entry, path)
     try:

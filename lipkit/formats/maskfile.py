@@ -21,7 +21,8 @@ import torch
 from .._version import __version__
 from ..errors import FileError, InputError
 
-MASK, TICKET = "lipkit mask 1", "lipkit ticket 1"
+MASK = "lipkit mask 1"
+TICKET = "lipkit ticket 1"
 MAX_WEIGHTS = 100_000_000  # thirty times the largest network here; bounds what a file can claim
 _MAX_BYTES = 4 * MAX_WEIGHTS + MAX_WEIGHTS // 8 + 2**20
 _MAX_SIDE = 2**31

@@ -120,7 +120,10 @@ class SuperResolution(Operator):
             raise InputError(f"kernel must be lanczos2 or lanczos3, got {kernel!r}")
         if source not in ("operator", "pil"):
             raise InputError(f"source must be operator or pil, got {source!r}")
-        self.factor, self.kernel, self.source, self.noise = factor, kernel, source, noise
+        self.factor = factor
+        self.kernel = kernel
+        self.source = source
+        self.noise = noise
 
     def A(self, x: Tensor) -> Tensor:
         height, width = self._checked_sides(x)

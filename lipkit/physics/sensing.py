@@ -64,10 +64,13 @@ class CompressedSensing(Operator):
             raise InputError(f"corruption must be ones or heavy, got {corruption!r}")
         if not is_number(sigma, least=0):
             raise InputError(f"sigma is a standard deviation of at least 0, got {sigma!r}")
-        self.m, self.corrupted, self.corruption = m, corrupted, corruption
+        self.m = m
+        self.corrupted = corrupted
+        self.corruption = corruption
         heavy = corruption == "heavy"
         self.noise = StudentT2(sigma) if heavy else Gaussian(sigma, clip=False)
-        values, clean = self.shape.numel(), m - corrupted
+        values = self.shape.numel()
+        clean = m - corrupted
         self._constant = corrupted**-0.5 if heavy and corrupted else 1.0
         self.answer = ((1 if heavy else 10_000) + self._constant * values) / 2
         generator = torch.Generator().manual_seed(seed)

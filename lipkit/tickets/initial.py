@@ -28,13 +28,15 @@ class Fingerprint(NamedTuple):
 
     def close_to(self, other: Fingerprint) -> bool:
         """Whether the weights may be the same but for rounding, as on another processor."""
-        mine, theirs = self.probe, other.probe
+        mine = self.probe
+        theirs = other.probe
         return mine.shape == theirs.shape and bool(((mine - theirs).abs() <= _ROUNDING).all())
 
 
 def fingerprint(net: nn.Module) -> Fingerprint:
     """Of the parameters of a network, in order, as float32."""
-    sha256, probes = hashlib.sha256(), []
+    sha256 = hashlib.sha256()
+    probes = []
     for parameter in net.parameters():
         values = parameter.detach().cpu().float().flatten()
         sha256.update(values.numpy().tobytes())

@@ -70,7 +70,8 @@ class Ticket:
             )
         check_fits(mask, recipe)
         initial = initial_net(recipe)
-        values, drawn = None, kept_values(initial, mask)
+        values = None
+        drawn = kept_values(initial, mask)
         if start is not None:
             values = kept_values(getattr(start, "net", start), mask)
             put_kept_values(skeleton(recipe).to_empty(device="cpu"), mask, values)  # refuses others
@@ -81,7 +82,10 @@ class Ticket:
     def _set(
         self, mask: Mask, recipe: Recipe, note: dict, weights: Fingerprint, start: Tensor | None
     ) -> None:
-        self.mask, self.recipe, self.note, self.weights = mask, recipe, note, weights
+        self.mask = mask
+        self.recipe = recipe
+        self.note = note
+        self.weights = weights
         self.start = start  # the weights it begins with, if they are not those of the recipe
 
     # --- files ----------------------------------------------------------------------------
@@ -181,7 +185,8 @@ class Ticket:
 
     def describe(self) -> str:
         """A text for people: network, density, kept weights per layer, origin, use."""
-        recipe, mask = self.recipe, self.mask
+        recipe = self.recipe
+        mask = self.mask
         options = ", ".join(f"{k}={v}" for k, v in recipe.options.items()) or "none"
         parameters = sum(p.numel() for p in skeleton(recipe).parameters())
         lines = [
