@@ -12,7 +12,7 @@ from .errors import InputError
 
 
 def psnr(image: Tensor, reference: Tensor, data_range: float = 1.0) -> float:
-    """Peak signal-to-noise ratio in dB.
+    """Return the peak signal-to-noise ratio in dB.
 
     >>> round(psnr(torch.zeros(3, 8, 8), torch.full((3, 8, 8), 0.1)), 6)
     20.0
@@ -21,7 +21,7 @@ def psnr(image: Tensor, reference: Tensor, data_range: float = 1.0) -> float:
 
 
 def psnr_tensor(image: Tensor, reference: Tensor, data_range: float = 1.0) -> Tensor:
-    """PSNR that stays on the device: no waiting inside a loop.
+    """Return the PSNR as a tensor on the device: no waiting inside a loop.
 
     >>> psnr_tensor(torch.zeros(3, 8, 8), torch.ones(3, 8, 8))
     tensor(0.)
@@ -31,7 +31,7 @@ def psnr_tensor(image: Tensor, reference: Tensor, data_range: float = 1.0) -> Te
 
 
 def psnr_y(image: Tensor, reference: Tensor, border: int = 4) -> float:
-    """PSNR of the luma (BT.601, 16-235) without a border: the super-resolution convention.
+    """Return the PSNR of the luma (BT.601, 16-235) without a border, as for super-resolution.
 
     >>> round(psnr_y(torch.zeros(3, 16, 16), torch.full((3, 16, 16), 0.1)), 3)
     21.322
@@ -47,7 +47,7 @@ def psnr_y(image: Tensor, reference: Tensor, border: int = 4) -> float:
 
 
 def luma(image: Tensor) -> Tensor:
-    """Weighted sum of red, green and blue (BT.601).
+    """Return the weighted sum of red, green and blue (BT.601).
 
     >>> luma(torch.ones(3, 2, 2)).shape
     torch.Size([1, 2, 2])
@@ -57,7 +57,7 @@ def luma(image: Tensor) -> Tensor:
 
 
 def ssim(image: Tensor, reference: Tensor, data_range: float = 1.0) -> float:
-    """Structural similarity, Gaussian window of 11 pixels (sigma 1.5), as in Wang et al. 2004.
+    """Return the structural similarity of Wang et al. 2004 (Gaussian window of 11, sigma 1.5).
 
     >>> ssim(torch.ones(3, 16, 16), torch.ones(3, 16, 16))
     1.0
@@ -66,7 +66,7 @@ def ssim(image: Tensor, reference: Tensor, data_range: float = 1.0) -> float:
 
 
 def ssim_tensor(image: Tensor, reference: Tensor, data_range: float = 1.0) -> Tensor:
-    """SSIM that stays on the device; averaged over the pixels whose window is inside.
+    """Return the SSIM as a tensor on the device, averaged where the window is inside.
 
     >>> ssim_tensor(torch.ones(3, 16, 16), torch.ones(3, 16, 16))
     tensor(1.)
@@ -95,7 +95,7 @@ def ssim_tensor(image: Tensor, reference: Tensor, data_range: float = 1.0) -> Te
 
 
 def radial_spectrum(image: Tensor, bins: int = 32) -> tuple[Tensor, Tensor]:
-    """Mean spectral power by spatial frequency (cycles per pixel, up to 0.5), over all channels.
+    """Return spectral power by spatial frequency (cycles per pixel, up to 0.5), over all channels.
 
     >>> f, power = radial_spectrum(torch.rand(3, 32, 32), bins=8)
     >>> f.shape, power.shape
@@ -117,7 +117,7 @@ def radial_spectrum(image: Tensor, bins: int = 32) -> tuple[Tensor, Tensor]:
 
 
 def bands(image: Tensor, reference: Tensor) -> tuple[float, float]:
-    """How much of the reference's low and of its high frequencies the image has: 1 is all of them.
+    """Return how much of the reference's low and high frequencies the image has: 1 is all.
 
     Split at half of the highest frequency; the mean is left out. Whatever the image has beside the
     reference, such as noise of its own, does not count.
@@ -138,7 +138,7 @@ def bands(image: Tensor, reference: Tensor) -> tuple[float, float]:
 
 
 def noise_psnr(sigma: float) -> float:
-    """PSNR of white noise of this standard deviation, before any clipping.
+    """Return the PSNR of white noise of this standard deviation, before any clipping.
 
     >>> round(noise_psnr(25 / 255), 2)
     20.17

@@ -56,7 +56,7 @@ def check_adjoint(op, shape: tuple[int, ...], seed: int = 0, tolerance: float = 
 
 
 def tiny_prior(size: tuple[int, int] = (16, 16), seed: int = 0, channels: int = 3) -> Prior:
-    """A hourglass of two levels that takes milliseconds a step.
+    """Make a prior with an hourglass of two levels, which takes milliseconds a step.
 
     >>> tiny_prior()().shape
     torch.Size([1, 3, 16, 16])
@@ -66,7 +66,7 @@ def tiny_prior(size: tuple[int, int] = (16, 16), seed: int = 0, channels: int = 
 
 
 def tiny_image(size: tuple[int, int] = (16, 16), channels: int = 3) -> Tensor:
-    """A smooth picture with an edge.
+    """Draw a smooth picture with an edge.
 
     >>> tiny_image().shape
     torch.Size([3, 16, 16])

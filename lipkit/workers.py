@@ -19,7 +19,7 @@ def parallel(
     workers: int | None = None,
     label: str = "fits",
 ) -> list[Result]:
-    """`[function(item) for item in items]`, as many at a time as torch has threads.
+    """Return `[function(item) for item in items]`, as many at a time as torch has threads.
 
     Small networks use one core each far better than all cores together: two fits on two cores
     end sooner side by side than one after the other. Results come in the order of the items, and

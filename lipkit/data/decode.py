@@ -191,7 +191,7 @@ def _pil_to_array(picture: Image) -> np.ndarray:
 def _channels_first(
     array: np.ndarray, label: str, prefer_first: bool, error: type[Error]
 ) -> np.ndarray:
-    """View as [C, H, W] with 1, 3 or 4 channels, or say why not."""
+    """Arrange as [C, H, W] with 1, 3 or 4 channels, or say why not."""
     if array.size == 0:
         raise error(f"{label} is empty (shape {array.shape}).")
     if array.ndim == 2:

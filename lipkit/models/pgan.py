@@ -196,7 +196,7 @@ def _checked_scale(scale: int | None, levels: int) -> int:
 
 
 def _normalized(x: Tensor) -> Tensor:
-    """Each pixel's features (or a latent vector) to unit mean square."""
+    """Scale each pixel's features (or a latent vector) to unit mean square."""
     return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
 
 
@@ -205,7 +205,7 @@ def _doubled(x: Tensor) -> Tensor:
 
 
 def _with_spread(x: Tensor) -> Tensor:
-    """One more channel: how much pictures of a group differ, so that a critic sees sameness."""
+    """Add a channel: how much pictures of a group differ, so that a critic sees sameness."""
     n = x.shape[0]
     group = min(n, _GROUP)
     group = n if n % group else group

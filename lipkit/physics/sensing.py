@@ -94,7 +94,7 @@ class CompressedSensing(Operator):
         return (y @ self._matrix_like(y)).unflatten(-1, self.shape)
 
     def measure(self, x: Tensor, seed: int = 0) -> Tensor:
-        """Noisy sums, then the answers of the corrupted rows; one picture or a batch."""
+        """Return noisy sums, then the answers of the corrupted rows; one picture or a batch."""
         y = super().measure(x, seed)
         y[..., self.m - self.corrupted :] = self.answer
         return y
@@ -113,7 +113,7 @@ def _checked_shape(shape: tuple[int, int, int]) -> torch.Size:
 
 
 def _student(shape: tuple[int, ...], freedom: int, generator: torch.Generator) -> Tensor:
-    """Student's t of an even number of degrees of freedom: chi-square is a sum of logarithms."""
+    """Draw Student's t of an even number of degrees: chi-square is a sum of logarithms."""
     normal = torch.randn(shape, generator=generator)
     chi = torch.zeros(shape)
     for _ in range(freedom // 2):

@@ -91,7 +91,7 @@ class Ticket:
     # --- files ----------------------------------------------------------------------------
 
     def to_bytes(self) -> bytes:
-        """The content of its file; equal tickets give equal bytes."""
+        """Return the content of its file; equal tickets give equal bytes."""
         about = {
             "recipe": self.recipe.as_dict(),
             "note": self.note,
@@ -143,7 +143,7 @@ class Ticket:
     # --- use ------------------------------------------------------------------------------
 
     def prior(self, size: int | tuple[int, int] | None = None) -> Prior:
-        """The prior with the original initial weights; another `size` only draws another code."""
+        """Make the prior with the original initial weights; a `size` changes the code only."""
         prior = _resized(self.recipe, size).prior()
         self._compare(fingerprint(prior.net))
         if self.start is not None:
@@ -151,7 +151,7 @@ class Ticket:
         return prior
 
     def fresh(self, *, seed: int, size: int | tuple[int, int] | None = None) -> Prior:
-        """A prior of the same network with other initial weights, for the mask alone."""
+        """Make a prior of the same network with other initial weights, for the mask alone."""
         if seed == self.recipe.seed:
             raise InputError(
                 f"seed {seed} is the ticket's own and gives its original initial weights; "
@@ -160,7 +160,7 @@ class Ticket:
         return replace(_resized(self.recipe, size), seed=seed).prior()
 
     def verify(self) -> bool:
-        """True if the initial weights are drawn again bit for bit, False if but for rounding.
+        """Return True if the weights are drawn again bit for bit, False if but for rounding.
 
         Weights that differ by more are an `Error`.
         """
@@ -184,7 +184,7 @@ class Ticket:
         )
 
     def describe(self) -> str:
-        """A text for people: network, density, kept weights per layer, origin, use."""
+        """Write a text for people: network, density, kept weights per layer, origin, use."""
         recipe = self.recipe
         mask = self.mask
         options = ", ".join(f"{k}={v}" for k, v in recipe.options.items()) or "none"
@@ -216,7 +216,7 @@ class Ticket:
 
 
 def describe_mask(mask: Mask) -> str:
-    """Density, and a table of the weights kept in each layer.
+    """Write density, and a table of the weights kept in each layer.
 
     >>> import torch
     >>> print(describe_mask(Mask({"head.weight": torch.tensor([[True, False]])})))
@@ -242,7 +242,7 @@ def describe_mask(mask: Mask) -> str:
 
 
 def image_hash(image: Tensor) -> str:
-    """A hash of shape and float32 values, to note what a ticket was found on.
+    """Hash shape and float32 values, to note what a ticket was found on.
 
     >>> import torch
     >>> image_hash(torch.zeros(1, 2, 2))[:8]
@@ -257,7 +257,7 @@ def _resized(recipe: Recipe, size: int | tuple[int, int] | None) -> Recipe:
 
 
 def _plain(note: dict[str, Any]) -> dict[str, Any]:
-    """The note as JSON gives it back, so that saving and loading change nothing."""
+    """Return the note as JSON gives it back, so that saving and loading change nothing."""
 
     def simple(value: Any) -> Any:
         if isinstance(value, Path):
@@ -277,7 +277,7 @@ def _plain(note: dict[str, Any]) -> dict[str, Any]:
 
 
 def _flat(note: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested entries as `outer.inner`."""
+    """List nested entries as `outer.inner`."""
     rows: list[tuple[str, Any]] = []
     for key, value in note.items():
         nested = isinstance(value, dict) and value
