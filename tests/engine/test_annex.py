@@ -20,7 +20,8 @@ def imports(path: Path) -> Iterator[list[str]]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = [*folders[: len(folders) - node.level + 1], *(node.module or "").split(".")]
-            yield [part for part in base if part] or [alias.name for alias in node.names]
+            found = [part for part in base if part]
+            yield from [found] if found else ([alias.name] for alias in node.names)
         else:
             names = getattr(node, "names", []) if isinstance(node, ast.Import) else []
             assert not any(alias.name.split(".")[0] == "lipkit" for alias in names), path
