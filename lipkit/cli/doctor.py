@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 
 from .._version import __version__
 
@@ -19,7 +20,7 @@ LITTLE_DISK = 3.0  # gigabytes: an environment and a built book
 
 
 def examine() -> dict[str, Any]:
-    """Everything `lipkit doctor` shows, as plain data.
+    """Find out everything that `lipkit doctor` shows, as plain data.
 
     >>> sorted(examine())
     ['advice', 'cache', 'cpu', 'disk', 'extras', 'gpu', 'versions']
@@ -36,8 +37,6 @@ def examine() -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    import torch
-
     return {
         "lipkit": __version__,
         "torch": str(torch.__version__),
@@ -47,8 +46,6 @@ def _versions() -> dict[str, str]:
 
 
 def _cpu() -> dict[str, Any]:
-    import torch
-
     capability = torch.backends.cpu.get_cpu_capability()
     flags = _cpu_flags()
     return {
@@ -70,8 +67,6 @@ def _cpu_flags() -> set[str]:
 
 
 def _gpu() -> dict[str, Any] | None:
-    import torch
-
     if not torch.cuda.is_available():
         return None
     properties = torch.cuda.get_device_properties(0)
@@ -101,7 +96,7 @@ def _free() -> float:
 
 
 def _extras() -> dict[str, dict[str, str | None]]:
-    """The packages of each extra of lipkit, with the installed version or None."""
+    """List the packages of each extra of lipkit, with the installed version or None."""
     from packaging.requirements import Requirement
 
     try:
@@ -126,7 +121,7 @@ def _installed(package: str) -> str | None:
 
 
 def _advice(found: dict[str, Any]) -> list[str]:
-    """What is missing, and how to get it."""
+    """Say what is missing, and how to get it."""
     advice = []
     for extra, packages in found["extras"].items():
         if missing := [name for name, installed in packages.items() if installed is None]:
@@ -151,7 +146,9 @@ def command(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
-    cpu, gpu, cache = found["cpu"], found["gpu"], found["cache"]
+    cpu = found["cpu"]
+    gpu = found["gpu"]
+    cache = found["cache"]
     yes = {True: "yes", False: "no"}
     rows = [
         *found["versions"].items(),

@@ -369,7 +369,7 @@ def test_a_graph_that_is_not_the_step_is_not_used(stand_in, tmp_path, kind, reas
     assert sentence != fit.engine and "\n" not in sentence
     assert re.match(reason, sentence)
     assert made[-1].replays <= 1
-    one, other = (load_file(tmp_path / name)["generator"] for name in ("plain", "graphed"))
+    one, other = (load_file(tmp_path / name)["random.state"] for name in ("plain", "graphed"))
     assert torch.equal(one, other)
 
 
@@ -469,7 +469,7 @@ def test_the_memory_that_a_graph_reads_is_held_and_no_other(stand_in):
     op = lk.physics.Inpaint.random((3, 16, 16), 0.5)
     run = under_way(tiny_prior(), op, MASK)
     for _ in range(cuda_graph.WARM_UP + 2):
-        run._advance()
+        run.advance()
     moments = [t for entry in run.adam.state.values() for t in entry.values()]
     masks = [m for _, m in run.engine.pairs]
     outside = [*run.prior.state_dict().values(), *moments, *masks, run.y, op.mask]
