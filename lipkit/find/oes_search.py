@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_choice, check_positive, check_whole, is_number
-from ..engine.dense import boxed, compare
+from ..engine import boxed, forward_and_loss
 from ..errors import Error, InputError
 from ..fitting import loop
 from ..fitting.settings import PRECISIONS, signature
@@ -116,10 +116,16 @@ class OesSearch(loop.Work):
                 self.dloss_dw.zero_()
             losses.append(self._draw(sample))
         kept = self.passes.descend(
-            self.v, self.dloss_dw, self.dw_dv, self.moments,
-            (self.p0, self.lam if s.reg == "kl" else 0.0), s.lr, self.step + 1,
+            self.v,
+            self.dloss_dw,
+            self.dw_dv,
+            self.moments,
+            self.p0,
+            self.lam if s.reg == "kl" else 0.0,
+            s.lr,
+            self.step + 1,
             _with_room(sum(more)) if more else None,
-        )  # fmt: skip
+        )
         if s.lam == "auto" and s.reg != "none":
             self._steer(kept)
         self.step += 1
@@ -134,7 +140,7 @@ class OesSearch(loop.Work):
             self.v, s.temperature, key, self.theta, self.w, self.dw_dv, 1 / s.samples
         )
         half = s.precision == "bf16"
-        _, _, loss = compare(self.prior, self.prior.z, self.op, self.y, half=half)
+        _, _, loss = forward_and_loss(self.prior, self.prior.z, self.op, self.y, half=half)
         loss.backward()
         return loss.detach()
 

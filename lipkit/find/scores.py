@@ -14,7 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_choice, check_shapes
+from ..checks import check_choice
+from ..engine import forward_and_loss
 from ..fitting import settings
 from ..masks import Mask, covered
 from ..prior import Prior
@@ -125,12 +126,8 @@ def _copy(prior: Prior, scope: str) -> tuple[Prior, dict[str, nn.Parameter]]:
 
 def _loss(model: Prior, op, y: Tensor) -> Tensor:
     """The loss that a fit starts from."""
-    y = y.to(model.z.device)
-    x = model()
-    predicted = op.A(x)
-    check_shapes(x, predicted, y, None)
-    error = predicted - y
-    return (error.abs().square() if error.is_complex() else error.square()).mean()
+    _, _, loss = forward_and_loss(model, model.z, op, y.to(model.z.device))
+    return loss
 
 
 def _gradients(

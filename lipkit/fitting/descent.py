@@ -11,9 +11,7 @@ from torch import Tensor
 
 from .. import metrics
 from ..checks import is_number
-from ..engine import install
-from ..engine.dense import compare
-from ..engine.graph import WORTH, Step
+from ..engine import WORTH, GraphStep, forward_and_loss, install
 from ..errors import Error
 from ..formats import state
 from ..masks import Mask
@@ -101,9 +99,17 @@ class _Run(loop.Work):
         self.y = y.to(device)
         if mask is not None:
             mask.apply(self.prior.net)
+        # on CPU and GPU the faster layout
+        self.prior.z = self.prior.z.contiguous(memory_format=torch.channels_last)
         self.engine = install(
-            self.prior, mask, settings.engine, settings.precision, bool(settings.langevin)
+            self.prior.net,
+            self.prior.z,
+            mask,
+            settings.engine,
+            settings.precision,
+            bool(settings.langevin),
         )
+        self.prior.net = self.engine.net  # what is trained; `finish` brings the weights home
         self.signature = signature(prior, op, y, mask, settings)
         self.signature["engine"] = f"{self.engine.kind}{' bf16' if self.engine.half else ''}"
         self.reference = None if reference is None else reference.detach().to(device)
@@ -182,7 +188,7 @@ class _Run(loop.Work):
         self.rows = [list(row) for row in tensors["rows"].to(device).unbind()]
         self.train = self._choose_step()  # fewer are left
 
-    def _choose_step(self) -> Step:
+    def _choose_step(self) -> GraphStep:
         """The step as a graph where there is one for the device, unless a reason speaks against."""
         reason = ""
         if self.s.engine == "plain":
@@ -191,7 +197,7 @@ class _Run(loop.Work):
             reason = "backtracking looks at the loss in the middle of one"
         elif self.s.steps - self.step < WORTH:
             reason = f"there are fewer than {WORTH}"
-        return Step(self.prior.net, self.adam, self.random, reason)
+        return GraphStep(self.prior.net, self.adam, self.random, reason)
 
     def _update(self) -> Tensor:
         """Change the weights: output, loss, gradients of kept weights, Adam, Langevin noise."""
@@ -215,7 +221,9 @@ class _Run(loop.Work):
         z = prior.z
         if s.input_noise:
             z = z + s.input_noise * torch.randn(z.shape, generator=self.random, device=z.device)
-        x, predicted, loss = compare(prior, z, self.op, self.y, self.reference, self.engine.half)
+        x, predicted, loss = forward_and_loss(
+            prior, z, self.op, self.y, self.reference, self.engine.half
+        )
         self.adam.zero_grad(set_to_none=True)
         loss.backward()
         # pruned weights get no gradient, hence no momentum: they stay exactly zero
@@ -309,5 +317,5 @@ class _Run(loop.Work):
         about = "; ".join(filter(None, (self.engine.about, self.train.about)))
         return Fit(
             image[0].cpu(), best, history, self.step, end.reason, self.seconds,
-            self.engine.finish(self.prior), end.interrupted, about,
+            self.engine.finish(), end.interrupted, about,
         )  # fmt: skip

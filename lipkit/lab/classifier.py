@@ -83,7 +83,7 @@ class Classifier(nn.Module):
         self.to(prior.z.device)
 
     def forward(self, images: Tensor) -> Tensor:
-        """A number for each class, the largest for the likeliest."""
+        """Return a number for each class, the largest for the likeliest."""
         published = self.variant == "published"
         resize = "nearest" if published else "bilinear"
         images = F.interpolate(images, (self.side, self.side), mode=resize)
@@ -102,7 +102,7 @@ def train(
     lr: float = 0.02,
     seed: int = 0,
 ) -> Classifier:
-    """A copy, trained on batches drawn with `seed` by SGD with momentum and cross-entropy.
+    """Train a copy on batches drawn with `seed`, by SGD with momentum and cross-entropy.
 
     As published: momentum 0.9, weight decay 2e-4, and a tenth of the learning rate after half of
     the steps, a tenth of that after three quarters. The mask is `carried` over, so that it may be
@@ -149,7 +149,7 @@ def train(
 
 @torch.no_grad()
 def accuracy(classifier: Classifier, images: Tensor, labels: Tensor) -> float:
-    """The fraction of pictures whose likeliest class is right, with the running averages.
+    """Return the fraction of pictures whose likeliest class is right, with running averages.
 
     >>> import lipkit as lk
     >>> images, labels = lk.data.labelled("digits", "test")
@@ -176,7 +176,7 @@ def imp(
     progress: bool = True,
     **training,
 ) -> Imp:
-    """Iterative magnitude pruning as in `lipkit.find.imp`, of a classifier.
+    """Prune a classifier by magnitude round by round, as `lipkit.find.imp` does a prior.
 
     Every round starts from the initial weights, but for the variant "published", which goes on
     training what is left.
@@ -210,7 +210,7 @@ def imp(
 
 
 def carried(mask: Mask, net: nn.Module) -> Mask:
-    """The mask for another network's convolutions; those of another shape stay dense.
+    """Carry a mask over to another network; convolutions of another shape stay dense.
 
     >>> import lipkit as lk
     >>> prior = lk.testing.tiny_prior()
