@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import Error, InputError
-from ..fitting.interrupt import held_interrupts
+from ..fitting.loop import held_interrupts
 from ..workers import default_device, device_name
 from . import running
 from .experiment import Experiment
