@@ -16,13 +16,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from .. import models
 from ..checks import is_number, is_whole
 from ..errors import Error, InputError
-from ..find.rounds import Imp, Round
-from ..find.schedule import FIRST_CONVS, Exempt, exempt_names, plan, prune
+from ..find.rounds import Imp, Round, in_rounds
+from ..find.schedule import FIRST_CONVS, Exempt, exempt_names, keep_counts, prune
 from ..masks import Mask
 from ..prior import Prior, fitting_side
 from ..tickets.initial import network_options
@@ -192,20 +191,22 @@ def imp(
     >>> imp(classifier, images, labels, rounds=2, steps=2)
     Imp(2 rounds, density 64.8 %: all 2 rounds are done)
     """
-    mask = Mask.full(classifier.net)
-    trained = classifier
     spared = exempt_names(exempt, classifier.net, "conv")
-    found = []
-    silent = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
-    for kept in tqdm(plan(mask, spared, 1.0, rate, rounds), "rounds", leave=False, **silent):
+    trained = classifier
+
+    def train_and_prune(number: int, mask: Mask, kept: int) -> Round:
+        nonlocal trained
         began = time.perf_counter()
         start = trained if classifier.variant == "published" else classifier
         trained = train(start, images, labels, mask=mask, **training)
         pruned = prune(trained.net, mask, kept, spared)
         seconds = time.perf_counter() - began
-        found.append(Round(mask.density, trained.loss, math.nan, math.nan, seconds, pruned))
-        mask = pruned
-    return Imp(tuple(found), copy.deepcopy(classifier), f"all {rounds} rounds are done")
+        return Round(mask.density, trained.loss, math.nan, math.nan, seconds, pruned)
+
+    dense = Mask.full(classifier.net)
+    counts = keep_counts(dense, spared, 1.0, rate, rounds)
+    found = tuple(in_rounds(dense, counts, train_and_prune, progress))
+    return Imp(found, copy.deepcopy(classifier), f"all {rounds} rounds are done")
 
 
 def carried(mask: Mask, net: nn.Module) -> Mask:
