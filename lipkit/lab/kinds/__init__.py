@@ -20,7 +20,7 @@ from . import classify, generator, mri, restore
 
 OF_PRIOR: dict[str, ModuleType] = {TRAINED: generator}  # whose tasks are those of `restore`
 OF_TASK: dict[str, ModuleType] = {
-    task: kind for kind in (restore, mri, classify) for task in kind.TASKS
+    task: kind for kind in (restore, classify, mri) for task in kind.TASKS
 }
 
 
