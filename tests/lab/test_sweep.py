@@ -13,8 +13,7 @@ from distributed import LocalCluster
 
 import lipkit as lk
 from lipkit.cli import main
-from lipkit.lab import cluster, records, sweep
-from lipkit.lab import running
+from lipkit.lab import cluster, records, running, sweep
 from lipkit.lab.grid import Grid, names
 from lipkit.lab.records import Records
 
