@@ -30,7 +30,9 @@ class DeepDecoder(nn.Module):
         check_whole("levels", levels, least=1)
         check_whole("width", width, least=1)
         check_whole("out_channels", out_channels, least=1)
-        self.levels, self.upsample_first, self.sigmoid = levels, upsample_first, sigmoid
+        self.levels = levels
+        self.upsample_first = upsample_first
+        self.sigmoid = sigmoid
         for i in range(levels + 1):
             self.add_module(f"conv{i}", nn.Conv2d(width, width, 1, bias=False))
             self.add_module(f"norm{i}", nn.BatchNorm2d(width))
