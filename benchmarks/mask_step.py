@@ -15,7 +15,7 @@ import torch
 from side_by_side import Row, main, take_turns
 
 import lipkit as lk
-from lipkit.find.eye import Eye, eye_settings
+from lipkit.find.oes_search import OesSearch, oes_settings
 
 STEPS = {64: 20, 128: 6, 256: 2}  # a block
 CASES = [dict(threads=t, size=s, levels=4) for t in (1, 2) for s in STEPS]
@@ -67,9 +67,9 @@ def forward_and_backward(prior: lk.Prior, y: torch.Tensor):
 
 def search(prior: lk.Prior, y: torch.Tensor):
     """Ours."""
-    settings = eye_settings(0.05, 1000, 0.1, "auto", None, "kl", 1, 0.2, "all", 0, "auto")
-    eye = Eye(prior, lk.physics.Denoise(), y, settings)
-    return lambda steps: [eye.advance() for _ in range(steps)]
+    settings = oes_settings(0.05, 1000, 0.1, "auto", None, "kl", 1, 0.2, "all", 0, "auto")
+    under_way = OesSearch(prior, lk.physics.Denoise(), y, settings)
+    return lambda steps: [under_way.advance() for _ in range(steps)]
 
 
 def measure(threads: int, size: int, levels: int) -> Row:

@@ -4,41 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import Error, InputError
+from ..formats.atomic import alone
 from ..lab.paths import find_root
 from . import runs, site
+from .executing import execute
 from .notebooks import find_chapters
 from .runs import Run
 
 __all__ = ["Book", "ChapterError", "build", "find_root", "run"]
+
+WAITING = "waiting for another build of this book to finish"
 
 
 class ChapterError(Error):
     """Chapters that did not run to their end."""
 
 
-@dataclass(frozen=True)
-class Book:
+class Book(NamedTuple):
     """A rendered book: its first page, and the runs of its chapters."""
 
     page: Path
     runs: list[Run]
-
-    @property
-    def failed(self) -> list[str]:
-        """The chapters that did not run to their end: each with the cell and the reason."""
-        return runs.failed(self.runs)
-
-    @property
-    def missed(self) -> list[str]:
-        """The numbers that lie outside their bands: each with its chapter."""
-        return runs.missed(self.runs)
 
 
 def _print(line: str) -> None:
@@ -53,13 +44,15 @@ def run(
     out: str | Path | None = None,
     folder: str | Path | None = None,
     jobs: int = 2,
+    check: bool = True,
     say: Callable[[str], None] = _print,
 ) -> list[Run]:
     """Execute chapters (default: all) and put the executed notebooks into `out`.
 
     Parameters are checked before anything runs. A chapter whose source, parameters and library
     have not changed since its last run is not executed again. `folder` holds the chapters
-    (default: `notebooks/` of the book). A chapter that fails is an `Error`, after all have run.
+    (default: `notebooks/` of the book). Where chapters fail, the others run all the same, and then
+    it is a `ChapterError`; with `check=False`, `failure` of their runs says why.
 
     >>> import tempfile
     >>> run(folder=tempfile.mkdtemp(), root=tempfile.mkdtemp())  # doctest: +ELLIPSIS
@@ -70,11 +63,19 @@ def run(
     given = dict(parameters or {})
     if profile is not None:
         given["profile"] = profile
-    done = _execute(list(chapters or []), given, root, folder, jobs, say)
-    if failed := runs.failed(done):
-        raise ChapterError(f"{len(failed)} of {len(done)} chapters failed: " + "; ".join(failed))
-    if out is not None:
-        runs.copy_out(done, Path(out))
+    if jobs < 1:
+        raise InputError(f"jobs must be 1 or more, not {jobs}")
+    found = find_chapters(Path(folder) if folder else root / "notebooks", list(chapters or []))
+    cache = root / "_build" / "cache"
+    with alone(cache, waiting=lambda: say(WAITING)):
+        done = runs.prepare(found, given, root, cache)
+        execute(done, jobs, say)
+        failed = runs.failed(done)
+        if failed and check:
+            count = f"{len(failed)} of {len(done)} chapters failed"
+            raise ChapterError(f"{count}: {'; '.join(failed)}")
+        if out is not None:
+            runs.copy_out(done, Path(out))
     return done
 
 
@@ -88,20 +89,21 @@ def build(
 ) -> Book:
     """Execute the chapters, render the whole book to `out`, and return it.
 
-    There is a book in any case. The page of a chapter that failed shows the error where it
-    happened (`Book.failed` names them), a number outside its band stands in a box on its page
-    (`Book.missed`). Parameters of the chapters are those of the profile. A build of some chapters
-    only leaves the others out, and then references to them are no error.
+    There is a book in any case: the page of a chapter that failed shows the error where it
+    happened, a number outside its band stands in a box on its page. Parameters of the chapters are
+    those of the profile. A build of some chapters only leaves the others out, and then references
+    to them are no error.
     """
     _need_jupyter_book()
     root = Path(root) if root else find_root()
     out = Path(out).resolve() if out else root / "_build" / "html"
     site.check_target(out)
     chosen = list(chapters or [])
-    done = _execute(chosen, {"profile": profile}, root, None, jobs, say)
+    done = run(chosen, profile=profile, root=root, jobs=jobs, check=False, say=say)
     book = Book(out / "index.html", done)
-    work = root / "_build" / "work" / f"{profile}-{_short_digest(str(out))}"
-    with _alone(work, say):
+    place = hashlib.sha256(str(out).encode()).hexdigest()[:8]
+    work = root / "_build" / "work" / f"{profile}-{place}"
+    with alone(work, waiting=lambda: say(WAITING)):
         key = _site_key(root, done)
         stamp = out / site.KEY_FILE
         if book.page.is_file() and stamp.is_file() and stamp.read_text() == key:
@@ -112,53 +114,12 @@ def build(
     return book
 
 
-def _execute(
-    chapters: list[str],
-    parameters: dict[str, Any],
-    root: Path,
-    folder: str | Path | None,
-    jobs: int,
-    say: Callable[[str], None],
-) -> list[Run]:
-    """Execute chapters whose last run is out of date; a failure is left in its `Run`."""
-    if jobs < 1:
-        raise InputError(f"jobs must be 1 or more, not {jobs}")
-    found = find_chapters(Path(folder) if folder else root / "notebooks", chapters)
-    cache = root / "_build" / "cache"
-    with _alone(cache, say):
-        planned = runs.plan(found, parameters, root, cache)
-        runs.execute(planned, jobs, say)
-    return planned
-
-
 def _site_key(root: Path, done: list[Run]) -> str:
     """Name everything that can change the rendered pages: runs, prose, configuration."""
     files = [*site.prose_files(root), root / "_config.yml"]
     made_of = [f"{run.key} {run.failure}" for run in done]
     parts = [*made_of, runs.digest(files, root), str(site.repository(root))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _short_digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-@contextmanager
-def _alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold a folder for this process: two builds at once would mix their files."""
-    from filelock import FileLock, Timeout  # comes with torch
-
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say("waiting for another build of this book to finish")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _need_jupyter_book() -> None:

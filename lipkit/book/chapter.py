@@ -23,6 +23,7 @@ from ..errors import Error
 from .parameters import PROFILES, Parameter, assigned, checked, declared
 
 RUN_RECORD = "lipkit_run"  # the output metadata in which `finish` leaves its numbers
+_USUAL_FORMAT = warnings.formatwarning
 
 _MEANING = (
     "on the machines where this book was tried, the number fell into its band. Here other rounding "
@@ -112,7 +113,7 @@ class Chapter:
         record = {
             "profile": self._values["profile"],
             "seconds": round(time.perf_counter() - self._began, 2),
-            "device": _device_name(self.device),
+            "device": device_name(),
             "versions": {
                 "lipkit": __version__,
                 "torch": str(torch.__version__),
@@ -121,6 +122,8 @@ class Chapter:
             "peak_megabytes": _peak_megabytes(),
             "checks": self._checks,
         }
+        if warnings.formatwarning is _format_warning:
+            warnings.formatwarning = _USUAL_FORMAT
         versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
         line = (
             f"{record['profile']} profile, {record['seconds']:.1f} s on {record['device']}, "
@@ -129,9 +132,18 @@ class Chapter:
         _show(line, metadata={RUN_RECORD: record})
 
 
+def _format_warning(message: Warning | str, kind: type[Warning], *_: Any) -> str:
+    """Say what is wrong, not in which file of which machine it was noticed."""
+    return f"{kind.__name__}: {message}\n"
+
+
+def _in_notebook() -> bool:
+    return "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None
+
+
 def _show(line: str, html: str | None = None, metadata: dict[str, Any] | None = None) -> None:
     """Show a line, in a notebook as `html` and with metadata that stays in the file."""
-    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
+    if _in_notebook():
         from IPython.display import display
 
         forms = {"text/plain": line}
@@ -169,13 +181,13 @@ def start(namespace: dict[str, Any], /, **profiles: dict[str, Any]) -> Chapter:
     from . import plots
 
     plots.use_style()
-    # a reader wants to know what is wrong, not in which file of which machine it was noticed
-    warnings.formatwarning = lambda message, kind, *_: f"{kind.__name__}: {message}\n"
+    if _in_notebook():  # whose process is the chapter's own; `finish` sets it back
+        warnings.formatwarning = _format_warning
     return Chapter(values, judged=values["profile"] != "smoke" and not changed)
 
 
 def _history(namespace: dict[str, Any]) -> tuple[dict[str, Parameter], list[str]]:
-    """What the last `parameters` cell that was run declares, and the names set right after it."""
+    """Read what the last `parameters` cell that was run declares, and the names set after it."""
     cells = namespace.get("In", [])
     begins = [i for i, cell in enumerate(cells) if cell.lstrip().startswith("# parameters")]
     if begins:
@@ -211,12 +223,17 @@ def _short(value: Any, text=repr) -> str:
     return f"{value:.4g}" if isinstance(value, float) else text(value)
 
 
-def _device_name(device: str) -> str:
-    return torch.cuda.get_device_name() if device == "cuda" else device
+def device_name() -> str:
+    """Name the device that chapters use: the GPU, or cpu.
+
+    >>> isinstance(device_name(), str)
+    True
+    """
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
 def _peak_megabytes() -> int:
-    """The most memory this process has held so far."""
+    """Measure the most memory that this process has held so far."""
     try:  # Linux: unlike getrusage, not inherited from the process that started this one
         with open("/proc/self/status") as status:
             peak = next(line for line in status if line.startswith("VmHWM"))

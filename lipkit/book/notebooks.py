@@ -33,7 +33,7 @@ class ChapterFile:
         return self.path.stem
 
     def parameters(self) -> dict[str, Parameter]:
-        """What the cell tagged `parameters` declares."""
+        """Read what the cell tagged `parameters` declares."""
         cells = [c for c in read(self.path)["cells"] if "parameters" in tags(c)]
         if len(cells) != 1:
             raise InputError(
@@ -43,7 +43,7 @@ class ChapterFile:
 
 
 def find_chapters(folder: Path, wanted: list[str] | None = None) -> list[ChapterFile]:
-    """The chapters of a folder, all or those wanted by name, number or path."""
+    """Find the chapters of a folder, all or those wanted by name, number or path."""
     known = [ChapterFile(path) for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))]
     if not wanted:
         if not known:
@@ -65,7 +65,7 @@ def _find_one(known: list[ChapterFile], word: str) -> ChapterFile:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The notebook as plain dicts, or a `FileError` that says what is wrong with the file."""
+    """Read a notebook as plain dicts; a `FileError` says what is wrong with a file."""
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         notebook["cells"]
@@ -77,23 +77,23 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def source(cell: dict[str, Any]) -> str:
-    """The text of a cell, which a file may hold as one string or as lines."""
+    """Return the text of a cell, which a file may hold as one string or as lines."""
     return "".join(cell["source"])
 
 
 def tags(cell: dict[str, Any]) -> set[str]:
-    """The tags of a cell."""
+    """Return the tags of a cell."""
     return set(cell.get("metadata", {}).get("tags", []))
 
 
 def progress(notebook: dict[str, Any]) -> tuple[int, int]:
-    """How far papermill has come in a notebook it is running: cells done, cells in all."""
+    """Count how far papermill has come in a notebook it is running: cells done, cells in all."""
     states = [c["metadata"].get("papermill", {}).get("status") for c in notebook["cells"]]
     return states.count("completed"), len(states)
 
 
 def failure(notebook: dict[str, Any]) -> str | None:
-    """Where and why a run failed, in one sentence; None if no cell raised anything."""
+    """Say in one sentence where and why a run failed; None if no cell raised anything."""
     cells = [c for c in notebook["cells"] if not tags(c) & ADDED_BY_PAPERMILL]
     for number, cell in enumerate(cells, start=1):
         for output in cell.get("outputs", []):
@@ -123,7 +123,7 @@ def stopped(notebook: dict[str, Any], why: str) -> dict[str, Any]:
 
 
 def run_record(notebook: dict[str, Any]) -> dict[str, Any] | None:
-    """The numbers that `chapter.finish()` left in an executed notebook."""
+    """Find the numbers that `chapter.finish()` left in an executed notebook."""
     for cell in reversed(notebook["cells"]):
         for output in cell.get("outputs", []):
             if RUN_RECORD in output.get("metadata", {}):

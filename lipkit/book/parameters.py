@@ -7,10 +7,11 @@ parameter before anything starts, with the same sentence the chapter itself woul
 from __future__ import annotations
 
 import ast
-import difflib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ..checks import did_you_mean
 from ..errors import InputError
 
 PROFILES = ("smoke", "laptop", "paper")
@@ -54,11 +55,11 @@ class Parameter:
         return f"{self.name}: {self.kind} = {self.default}"
 
     def accepts(self, value: Any) -> bool:
-        """Whether `value` is of the declared type (an int passes for a float, a bool never)."""
+        """Say whether `value` is of the declared type (an int passes for a float, a bool never)."""
         return _accepts(_tree(self.kind), value)
 
     def convert(self, value: Any) -> Any:
-        """`value` as the chapter wants to see it: an int becomes a float where one is declared."""
+        """Return the value as declared: an int becomes a float where a float is declared."""
         if type(value) is int and not _accepts(_tree(self.kind), value, strict=True):
             return float(value)
         return value
@@ -69,7 +70,7 @@ def _tree(annotation: str) -> ast.expr:
 
 
 def _accepts(kind: ast.expr, value: Any, strict: bool = False) -> bool:
-    """Whether `value` fits the annotation; `strict`: an int is no float."""
+    """Say whether `value` fits the annotation; `strict`: an int is no float."""
     if isinstance(kind, ast.BinOp):  # int | None
         return _accepts(kind.left, value, strict) or _accepts(kind.right, value, strict)
     if isinstance(kind, ast.Constant):  # None
@@ -86,7 +87,7 @@ def _accepts(kind: ast.expr, value: Any, strict: bool = False) -> bool:
 
 
 def declared(source: str) -> dict[str, Parameter]:
-    """The parameters that the source of a `parameters` cell declares, in order.
+    """Read the parameters that the source of a `parameters` cell declares, in order.
 
     >>> cell = '''# parameters
     ... image: str = "astronaut"
@@ -96,23 +97,32 @@ def declared(source: str) -> dict[str, Parameter]:
     ["image: str = 'astronaut'", 'sigma: float = 25 / 255']
     """
     found = {}
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.AnnAssign) and node.value is not None:
-            target, kind = node.target, ast.unparse(node.annotation)
-        elif isinstance(node, ast.Assign) and len(node.targets) == 1:
-            target, kind = node.targets[0], None
+    for name, annotation, default in _assignments(source):
+        value = _constant(default)
+        if annotation is not None:
+            kind = ast.unparse(annotation)
         else:
-            continue
-        if not isinstance(target, ast.Name) or target.id.startswith("_"):
-            continue
-        value = _constant(node.value)
-        kind = kind or ("object" if value is None else type(value).__name__)
-        found[target.id] = Parameter(target.id, kind, ast.unparse(node.value), value)
+            kind = "object" if value is None else type(value).__name__
+        found[name] = Parameter(name, kind, ast.unparse(default), value)
     return found
 
 
+def _assignments(source: str) -> Iterator[tuple[str, ast.expr | None, ast.expr]]:
+    """Find what a cell assigns to public names at its top level: name, annotation, value."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.AnnAssign) and node.value is not None:
+            targets: list[ast.expr] = [node.target]
+        elif isinstance(node, ast.Assign):
+            targets = node.targets
+        else:
+            continue
+        for target in targets:
+            if isinstance(target, ast.Name) and not target.id.startswith("_"):
+                yield target.id, getattr(node, "annotation", None), node.value
+
+
 def _constant(node: ast.expr) -> Any:
-    """The value of a default such as `25 / 255`: plain arithmetic, no names."""
+    """Compute a default such as `25 / 255`: plain arithmetic, no names."""
     try:
         return eval(compile(ast.Expression(node), "<parameter>", "eval"), {"__builtins__": {}})
     except Exception as problem:
@@ -123,29 +133,21 @@ def _constant(node: ast.expr) -> Any:
 
 
 def assigned(source: str) -> list[str]:
-    """The public names that a cell assigns at its top level.
+    """List the public names that a cell assigns at its top level.
 
     >>> assigned("sigma = 0.1\\n_hidden = 1\\nprint(sigma)")
     ['sigma']
     """
     try:
-        body = ast.parse(source).body
+        return [name for name, _, _ in _assignments(source)]
     except SyntaxError:  # such a cell assigned nothing
         return []
-    targets: list[ast.expr] = []
-    for node in body:
-        if isinstance(node, ast.Assign):
-            targets += node.targets
-        elif isinstance(node, ast.AnnAssign) and node.value is not None:
-            targets.append(node.target)
-    names = [node.id for node in targets if isinstance(node, ast.Name)]
-    return [name for name in names if not name.startswith("_")]
 
 
 def checked(
     known: dict[str, Parameter], given: dict[str, Any], chapter: str = "this chapter"
 ) -> dict[str, Any]:
-    """`given`, if the chapter takes every name and value of it; else a `ParameterError`.
+    """Return `given` if the chapter takes every name and value of it; else a `ParameterError`.
 
     >>> known = declared("sigma: float = 0.1")
     >>> checked(known, {"sigma": 1})
@@ -158,8 +160,8 @@ this chapter takes sigma: float = 0.1
     takes = f"{chapter} takes " + ", ".join(map(str, known.values()))
     for name, value in given.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            near = did_you_mean(name, known).strip()
+            hint = f" ({near})" if near else ""
             raise ParameterError(f"unknown parameter {name!r}{hint}; {takes}")
         if not known[name].accepts(value):
             kind = known[name].kind

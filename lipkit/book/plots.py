@@ -1,7 +1,7 @@
 """Figures of the book: pictures with captions, labelled curves, bars, spectra.
 
 Every function returns a matplotlib figure that draws itself in a notebook, in the one style of
-`lipkit.style`.
+`lipkit.book.style`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,23 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..errors import InputError
-from .style import CMAP, COLORS, INK, WIDTH, assign, color, new_figure, png, styled, use_style
+from .style import (
+    CMAP,
+    COLORS,
+    INK,
+    WIDTH,
+    as_array,
+    assign,
+    color,
+    new_figure,
+    pixels,
+    png,
+    styled,
+    use_style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +45,7 @@ def images(
     reference: Any = None,
     cmap: str = "gray",
 ) -> Figure:
-    """Pictures side by side, the titles as captions.
+    """Show pictures side by side, the titles as captions.
 
     A picture is [C,H,W] or [H,W]; colour and grey are taken on the range [0,1], maps
     (``cmap=CMAP``) on their common range, shown by a colour bar. `zoom` is (row, column, size)
@@ -41,7 +56,10 @@ def images(
     >>> figure.axes[1].get_xlabel()
     'noisy'
     """
-    arrays = {title: _picture(title, x) for title, x in _filled(pictures, "pictures").items()}
+    arrays = {}
+    for title, picture in _filled(pictures, "pictures").items():
+        array = pixels(f"Picture {title!r}", picture)
+        arrays[title] = array.clip(0, 1) if array.ndim == 3 else array  # maps keep their range
     columns = columns or min(len(arrays), 4)
     cell = min(WIDTH / columns, 2.4)
     captions = [_caption(title, x, reference, int(cell * 13)) for title, x in pictures.items()]
@@ -52,7 +70,8 @@ def images(
     limits = (0, 1) if cmap == "gray" else _range(arrays.values())
     left = (WIDTH - columns * cell) / 2 + 0.05
     for i, array in enumerate(arrays.values()):
-        x, y = left + i % columns * cell, (rows - i // columns) * (height + below) - height
+        x = left + i % columns * cell
+        y = (rows - i // columns) * (height + below) - height
         axes = figure.add_axes(_inches(figure, x, y, cell - 0.1, height))
         shown = axes.imshow(array, cmap=cmap, vmin=limits[0], vmax=limits[1])
         _frame(axes)
@@ -74,7 +93,7 @@ def curves(
     band: Mapping[str, tuple[Any, Any]] | None = None,
     markers: Mapping[str, tuple[float, float]] | None = None,
 ) -> Figure:
-    """Curves (x, y), each labelled at its end.
+    """Draw curves (x, y), each labelled at its end.
 
     `band` holds (lowest, highest) over seeds for a label; `markers` names single points. Two
     curves of one method share its colour and differ in their dashes.
@@ -89,7 +108,8 @@ def curves(
     axes.set_xscale("log" if logx else "linear")
     axes.set_yscale("log" if logy else "linear")
     for label, tone, dash in assign(_filled(series, "series")):
-        x, y = (_numbers(label, part) for part in series[label])
+        x = _numbers(label, series[label][0])
+        y = _numbers(label, series[label][1])
         if len(x) != len(y):
             raise InputError(f"Curve {label!r} has {len(x)} x and {len(y)} y values; give as many.")
         axes.plot(x, y, color=tone, linestyle=dash, label=label)
@@ -109,7 +129,7 @@ def curves(
 
 @styled
 def bars(values: Mapping[str, float | Sequence[float]], xlabel: str, start: float = 0) -> Figure:
-    """Horizontal bars of the means; several values for one label appear as dots on the bar.
+    """Draw horizontal bars of means; several values for one label appear as dots on the bar.
 
     >>> len(bars({"dense": [26.1, 26.5], "sparse": 27.0}, "PSNR (dB)", start=20).axes[0].patches)
     2
@@ -141,7 +161,7 @@ def matrix(
     span: float | None = None,
     form: str = ".1f",
 ) -> Figure:
-    """Heat maps side by side, with the number in each cell: ``{title: {(row, column): value}}``.
+    """Draw heat maps side by side, numbers in the cells: ``{title: {(row, column): value}}``.
 
     `rows` and `columns` say which to show and in what order; as dicts they also rename. Colours
     follow the values, or with `base`, the name of a row, how far each value lies above that row's
@@ -152,13 +172,9 @@ def matrix(
     >>> [text.get_text() for text in figure.axes[0].texts]
     ['25.0', '24.0']
     """
-    import numpy as np
-
     pairs = list(next(iter(_filled(panels, "panels").values())))
-    rows, columns = (
-        dict(shown) if isinstance(shown, Mapping) else {n: n for n in shown or found}
-        for shown, found in zip((rows, columns), zip(*pairs, strict=True), strict=True)
-    )
+    rows = _renamed(rows or [row for row, _ in pairs])
+    columns = _renamed(columns or [column for _, column in pairs])
     grids = [_grid(t, cells, list(rows), list(columns), base) for t, cells in panels.items()]
     reach = span or max(float(np.nanmax(np.abs(tones))) for _, tones in grids) or 1.0
     figure = new_figure(0.7 + 0.3 * len(rows), layout="constrained")
@@ -179,7 +195,7 @@ def matrix(
 
 
 def spectrum(series: Mapping[str, tuple[Any, Any]], ylabel: str = "power") -> Figure:
-    """Radial spectra (frequency in cycles per pixel, power) on a logarithmic scale.
+    """Draw radial spectra (frequency in cycles per pixel, power) on a logarithmic scale.
 
     >>> spectrum({"noisy": ([0.1, 0.5], [1.0, 0.01])}).axes[0].get_yscale()
     'log'
@@ -198,25 +214,15 @@ def _filled(given: Mapping, name: str) -> Mapping:
     return given
 
 
-def _picture(title: str, picture: Any) -> Any:
-    import numpy as np
-
-    array = np.asarray(picture.detach().cpu() if hasattr(picture, "detach") else picture, float)
-    if array.ndim == 3 and array.shape[0] in (1, 3):
-        array = array[0] if array.shape[0] == 1 else np.moveaxis(array, 0, 2).clip(0, 1)
-    if not (array.ndim == 2 or array.shape[2:] == (3,)) or array.size == 0:
-        raise InputError(
-            f"Picture {title!r} has shape {array.shape}; give [1 or 3, H, W] or [H, W]."
-        )
-    return array
+def _renamed(shown: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    """Name each row or column to show, in order, and what to call it."""
+    return dict(shown) if isinstance(shown, Mapping) else {name: name for name in shown}
 
 
 def _grid(
     title: str, cells: Mapping, rows: list[str], columns: list[str], base: str | None
 ) -> tuple:
-    """The values of a heat map (NaN where there is none), and what colours them."""
-    import numpy as np
-
+    """Return the values of a heat map (NaN where there is none), and what colours them."""
     values = np.array([[float(cells.get((r, c), np.nan)) for c in columns] for r in rows])
     if base is None:
         return values, values
@@ -226,9 +232,7 @@ def _grid(
 
 
 def _numbers(label: str, values: Any) -> Any:
-    import numpy as np
-
-    array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, float)
+    array = as_array(values)
     if array.ndim > 1 or array.size == 0:
         raise InputError(f"{label!r} has values of shape {array.shape}; give a list of numbers.")
     return np.atleast_1d(array)

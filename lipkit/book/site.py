@@ -18,34 +18,29 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Error, FileError
-from . import evidence as ledger
-from . import runs as _runs
+from . import evidence
 from .api import api_page
-from .runs import Run
+from .runs import Run, failed, files_below
 from .status import status_page
 
 KEY_FILE = ".book-key"  # in a rendered book: what it was made from
 INCLUDED = ("CHANGELOG.md",)  # pages outside book/ that a page of the book includes
-GENERATED = {
-    "book/status.md": lambda root, runs: status_page(runs),
-    "book/api.md": lambda root, runs: api_page(),
-}
 FROM_RECORDS = {  # of books that have a ledger of claims
-    "book/claims.md": ledger.claims_page,
-    "book/comparison.md": ledger.comparison_page,
-    "book/_generated/badges.md": ledger.badges,
+    "book/claims.md": evidence.claims_page,
+    "book/comparison.md": evidence.comparison_page,
+    "book/_generated/badges.md": evidence.badges,
 }
 
 
 def stage(root: Path, runs: list[Run], folder: Path) -> None:
-    """Fill the staging folder."""
+    """Fill the staging folder: prose, generated pages, runs, scripts of the browser."""
     content: dict[str, bytes] = {}
     for path in prose_files(root):
         name = path.relative_to(root).as_posix()
         if not name.startswith("book/_vendor/"):
             content[name] = path.read_bytes()
-    for name, page in GENERATED.items():
-        content[name] = page(root, runs).encode()
+    content["book/status.md"] = status_page(runs).encode()
+    content["book/api.md"] = api_page().encode()
     if (root / "book" / "_data" / "claims.yml").is_file():
         content |= {name: page(root / "book").encode() for name, page in FROM_RECORDS.items()}
     for run in runs:
@@ -58,25 +53,26 @@ def stage(root: Path, runs: list[Run], folder: Path) -> None:
 
 
 def prose_files(root: Path) -> list[Path]:
-    """Every source file of the pages that people write."""
+    """List every source file of the pages that people write."""
     outside = [root / name for name in INCLUDED if (root / name).is_file()]
-    return [*_runs.files_below(root / "book"), *outside]
+    return [*files_below(root / "book"), *outside]
 
 
 def vendored(folder: Path) -> dict[str, bytes]:
-    """The browser scripts that the book carries, unpacked, by their path in the staging folder."""
+    """Unpack the browser scripts that the book carries, by their path in the staging folder."""
     files = {}
-    for path in _runs.files_below(folder):
+    for path in files_below(folder):
         name = f"offline_static/offline/{path.relative_to(folder).as_posix()}"
         data = path.read_bytes()
         if path.suffix == ".xz":
-            name, data = name.removesuffix(".xz"), lzma.decompress(data)
+            name = name.removesuffix(".xz")
+            data = lzma.decompress(data)
         files[name] = data
     return files
 
 
 def repository(root: Path) -> str | None:
-    """The address of the repository on GitHub, from GITHUB_REPOSITORY or the git remote."""
+    """Find the repository's address on GitHub, from GITHUB_REPOSITORY or the git remote."""
     name = os.environ.get("GITHUB_REPOSITORY")
     if not name:
         ask = ["git", "-C", str(root), "remote", "get-url", "origin"]
@@ -90,7 +86,7 @@ def repository(root: Path) -> str | None:
 
 
 def configuration(root: Path) -> dict[str, Any]:
-    """`_config.yml` with launch buttons where the repository is known, without where it is not."""
+    """Read `_config.yml`; launch buttons stay only where the repository is known."""
     import yaml
 
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
@@ -104,7 +100,7 @@ def configuration(root: Path) -> dict[str, Any]:
 
 
 def contents(root: Path, runs: list[Run], complete: bool) -> dict[str, Any]:
-    """`book/_toc.yml`; a build of some chapters leaves the others out."""
+    """Read `book/_toc.yml`; a build of some chapters leaves the others out."""
     import yaml
 
     path = root / "book" / "_toc.yml"
@@ -141,13 +137,14 @@ def render(
     for folder in (source, work / "_build"):  # anew: on top of an old build Sphinx neither copies
         shutil.rmtree(folder, ignore_errors=True)  # changed scripts nor repeats old warnings
     stage(root, runs, source)
-    config, toc = work / "_config.yml", work / "_toc.yml"
+    config = work / "_config.yml"
+    toc = work / "_toc.yml"
     config.write_text(yaml.safe_dump(configuration(root)), encoding="utf-8")
     toc.write_text(yaml.safe_dump(contents(root, runs, complete), sort_keys=False), "utf-8")
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
     command += ["build", str(source), "--config", str(config), "--toc", str(toc)]
     command += ["--path-output", str(work)]
-    if complete and not _runs.failed(runs):
+    if complete and not failed(runs):
         command += ["-W", "-n", "--keep-going"]
     say("rendering the pages")
     done = subprocess.run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .runs import Run, missed_checks
+from .runs import Run
 
 HEAD = """# Status
 
@@ -33,10 +33,10 @@ not hold here; figures and tables show what was computed.
 
 
 def status_page(runs: list[Run]) -> str:
-    """The Markdown of the status page."""
+    """Write the Markdown of the status page."""
     records = {run.chapter.name: run.record() or {} for run in runs}
     rows = "".join(_row(run, records[run.chapter.name]) for run in runs)
-    return HEAD + rows + TAIL + _missed(records) + _versions(records)
+    return HEAD + rows + TAIL + _missed(runs) + _versions(records)
 
 
 def _link(name: str) -> str:
@@ -60,12 +60,10 @@ def _row(run: Run, record: dict[str, Any]) -> str:
     return "| " + " | ".join(cells) + " |\n"
 
 
-def _missed(records: dict[str, dict[str, Any]]) -> str:
-    """List the numbers outside their bands, with the reason to mention them; nothing if none."""
+def _missed(runs: list[Run]) -> str:
+    """List the numbers outside their bands under a heading; nothing if there are none."""
     lines = [
-        f"- {_link(name)}: {_cell(check['name'] + ': ' + check['detail'])}\n"
-        for name, record in records.items()
-        for check in missed_checks(record)
+        f"- {_link(run.chapter.name)}: {_cell(check)}\n" for run in runs for check in run.missed()
     ]
     return MISSED + "".join(lines) if lines else ""
 

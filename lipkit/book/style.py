@@ -13,6 +13,10 @@ from functools import cache, wraps
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from ..errors import InputError
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -84,7 +88,7 @@ def use_style() -> None:
 
 
 def color(name: str) -> str | None:
-    """The colour of the method that a label names, or None.
+    """Find the colour of the method that a label names; None if it names none.
 
     >>> color("Dense, 3000 steps") == COLORS["dense"]
     True
@@ -97,7 +101,7 @@ def color(name: str) -> str | None:
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as the bytes of a PNG file, at exactly its own size.
+    """Render a figure as the bytes of a PNG file, at exactly its own size.
 
     >>> png(new_figure(1.0))[1:4]
     b'PNG'
@@ -112,7 +116,7 @@ def _figure_class() -> type:
     from matplotlib.figure import Figure
 
     class BookFigure(Figure):
-        """Draws itself in a notebook whatever the backend, and never twice."""
+        """A figure that draws itself in a notebook whatever the backend, and never twice."""
 
         def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple:
             size = {"width": round(self.get_figwidth() * 112)}
@@ -122,7 +126,7 @@ def _figure_class() -> type:
 
 
 def new_figure(height: float, layout: str | None = None) -> Figure:
-    """An empty figure of the book's width, `height` inches high.
+    """Make an empty figure of the book's width, `height` inches high.
 
     >>> new_figure(2.0).get_size_inches().tolist()
     [5.6, 2.0]
@@ -131,7 +135,7 @@ def new_figure(height: float, layout: str | None = None) -> Figure:
 
 
 def assign(labels: Iterable[str]) -> list[tuple[str, str, Any]]:
-    """(label, colour, dashes): a method's own colour, or the next that no method here uses.
+    """Give each label (label, colour, dashes): its method's colour, or the next that is free.
 
     >>> [dash for _, _, dash in assign(["dense, seed 0", "dense, seed 1"])]
     ['-', (0, (4, 1.6))]
@@ -146,3 +150,26 @@ def assign(labels: Iterable[str]) -> list[tuple[str, str, Any]]:
         rows.append((label, tone, DASHES[used.count(tone) % len(DASHES)]))
         used.append(tone)
     return rows
+
+
+def as_array(values: Any) -> np.ndarray:
+    """Read numbers or a tensor as an array of doubles.
+
+    >>> as_array([1, 2]).tolist()
+    [1.0, 2.0]
+    """
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, float)
+
+
+def pixels(what: str, picture: Any) -> np.ndarray:
+    """Read a picture [C,H,W] or [H,W] as an array [H,W,3] or [H,W]; errors name it `what`.
+
+    >>> pixels("Picture", [[0.0, 1.0]]).shape
+    (1, 2)
+    """
+    array = as_array(picture)
+    if array.ndim == 3 and array.shape[0] in (1, 3):
+        array = array[0] if array.shape[0] == 1 else np.moveaxis(array, 0, 2)
+    if not (array.ndim == 2 or array.shape[2:] == (3,)) or array.size == 0:
+        raise InputError(f"{what} has shape {array.shape}; give [1 or 3, H, W] or [H, W].")
+    return array

@@ -12,7 +12,10 @@ from html import escape
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..errors import InputError
+from .style import pixels, png
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -30,7 +33,7 @@ def picture_slider(
     alt: str = "picture",
     width: int = 360,
 ) -> VBox:
-    """One picture at a time under a slider and a play button; arrow keys work too.
+    """Show one picture at a time under a slider and a play button; arrow keys work too.
 
     `title` names the slider, `alt` says what the pictures show to a reader who cannot see them:
     each frame's alternative text is ``"alt, title label"``.
@@ -58,7 +61,7 @@ def curve_slider(
     ylabel: str = "PSNR (dB)",
     width: int = 300,
 ) -> VBox:
-    """A picture slider with a curve (x, y) beside it, and a dot that moves along the curve.
+    """Show a picture slider, and beside it a curve (x, y) with a dot that moves along it.
 
     `at` holds the x of each frame.
 
@@ -69,7 +72,8 @@ def curve_slider(
     True
     """
     labels = _labels(frames, labels)
-    x, y = [float(v) for v in curve[0]], [float(v) for v in curve[1]]
+    x = [float(value) for value in curve[0]]
+    y = [float(value) for value in curve[1]]
     if len(x) != len(y) or len(x) < 2 or len(at) != len(labels):
         raise InputError(
             f"curve has {len(x)} x and {len(y)} y values and there are {len(at)} positions for "
@@ -85,17 +89,17 @@ def curve_slider(
     return _slider(pages, labels, title)
 
 
-def compare(
+def wipe(
     before: Any,
     after: Any,
     labels: tuple[str, str] = ("before", "after"),
     alt: str = "two versions of one picture",
     width: int = 360,
 ) -> HTML:
-    """Two pictures on top of each other, with a handle that wipes from one to the other.
+    """Lay two pictures on top of each other, with a handle that wipes from one to the other.
 
     >>> import torch
-    >>> "range" in compare(torch.zeros(3, 8, 8), torch.ones(3, 8, 8)).data
+    >>> "range" in wipe(torch.zeros(3, 8, 8), torch.ones(3, 8, 8)).data
     True
     """
     from IPython.display import HTML
@@ -112,6 +116,9 @@ def compare(
         f'<figcaption style="display:flex;justify-content:space-between">'
         f"<span>{names[0]}</span><span>{names[1]}</span></figcaption></figure>"
     )
+
+
+compare = wipe  # its old name, for one release
 
 
 def _labels(frames: Sequence[Any], labels: Sequence[str]) -> list[str]:
@@ -149,13 +156,17 @@ def _img(uri: str, alt: str, width: int) -> str:
 
 
 def _plot(x: list[float], y: list[float], now: float, xlabel: str, ylabel: str) -> str:
-    """A small curve as SVG: it takes the page's text colour, light or dark."""
-    wide, high, foot = 280, 170, 26
-    low, top = min(y), max(y)
-    span = (x[-1] - x[0]) or 1.0, (top - low) or 1.0
+    """Draw a small curve as SVG: it takes the page's text colour, light or dark."""
+    wide = 280
+    high = 170  # with the value above the curve; the x axis' name stands below
+    foot = 26
+    low = min(y)
+    top = max(y)
+    across = (wide - 16) / ((x[-1] - x[0]) or 1.0)
+    up = (high - 30) / ((top - low) or 1.0)
 
     def place(px: float, py: float) -> tuple[float, float]:
-        return 8 + (wide - 16) * (px - x[0]) / span[0], 22 + (high - 30) * (top - py) / span[1]
+        return 8 + across * (px - x[0]), 22 + up * (top - py)
 
     nearest = min(range(len(x)), key=lambda i: abs(x[i] - now))
     dot = place(x[nearest], y[nearest])
@@ -176,7 +187,7 @@ def _plot(x: list[float], y: list[float], now: float, xlabel: str, ylabel: str) 
 
 
 def _uris(frames: Sequence[Any]) -> list[str]:
-    """Data addresses of all frames, at the best quality at which they fit the budget together."""
+    """Write all frames as data addresses, at the best quality that fits the budget."""
     from PIL import Image
 
     opened = [_open(frame, i, Image) for i, frame in enumerate(frames)]
@@ -197,11 +208,7 @@ def _webp(picture: Any, quality: int) -> bytes:
 
 
 def _open(frame: Any, index: int, Image: Any) -> Any:
-    import numpy as np
-
     if hasattr(frame, "savefig"):
-        from .style import png
-
         frame = png(frame)
     if isinstance(frame, bytes | bytearray):
         try:
@@ -210,11 +217,7 @@ def _open(frame: Any, index: int, Image: Any) -> Any:
             raise InputError(
                 f"Frame {index} holds no readable image file; give PNG bytes."
             ) from error
-    array = np.asarray(frame.detach().cpu() if hasattr(frame, "detach") else frame, np.float32)
-    if array.ndim == 3 and array.shape[0] in (1, 3):
-        array = array[0] if array.shape[0] == 1 else np.moveaxis(array, 0, 2)
-    if not (array.ndim == 2 or array.shape[2:] == (3,)) or array.size == 0:
-        raise InputError(f"Frame {index} has shape {array.shape}; give [1 or 3, H, W] or [H, W].")
+    array = pixels(f"Frame {index}", frame)
     if not np.isfinite(array).all():
         raise InputError(f"Frame {index} has values that are not finite; give numbers in [0, 1].")
     return Image.fromarray(np.round(array.clip(0, 1) * 255).astype(np.uint8)).convert("RGB")

@@ -31,21 +31,24 @@ def command(
     ends with 1. A number outside its band is marked on its page and listed on the status page.
     """
     from .. import book
+    from ..book.runs import failed, missed
 
     began = time.perf_counter()
     made = book.build(profile=profile, chapters=chapters, jobs=jobs, out=out)
     seconds = round(time.perf_counter() - began, 1)
+    stopped = failed(made.runs)
+    outside = missed(made.runs)
     if as_json:
         facts = {"page": str(made.page), "profile": profile, "seconds": seconds}
-        click.echo(json.dumps(facts | {"failed": made.failed, "missed": made.missed}))
+        click.echo(json.dumps(facts | {"failed": stopped, "missed": outside}))
     else:
         click.echo(f"The book is ready after {seconds:.0f} s. Open {made.page}")
-    if made.missed:
-        click.echo(in_words(made.missed), err=as_json)
-    if made.failed:
-        count = f"{len(made.failed)} of {len(made.runs)} chapters failed, as their pages show"
-        click.echo(f"lipkit: error: {count}: {'; '.join(made.failed)}", err=True)
-    if made.failed or (strict and made.missed):
+    if outside:
+        click.echo(in_words(outside), err=as_json)
+    if stopped:
+        count = f"{len(stopped)} of {len(made.runs)} chapters failed, as their pages show"
+        click.echo(f"lipkit: error: {count}: {'; '.join(stopped)}", err=True)
+    if stopped or (strict and outside):
         context.exit(1)
 
 

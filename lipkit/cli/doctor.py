@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 
 from .._version import __version__
 
@@ -36,8 +37,6 @@ def examine() -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    import torch
-
     return {
         "lipkit": __version__,
         "torch": str(torch.__version__),
@@ -47,8 +46,6 @@ def _versions() -> dict[str, str]:
 
 
 def _cpu() -> dict[str, Any]:
-    import torch
-
     capability = torch.backends.cpu.get_cpu_capability()
     flags = _cpu_flags()
     return {
@@ -70,8 +67,6 @@ def _cpu_flags() -> set[str]:
 
 
 def _gpu() -> dict[str, Any] | None:
-    import torch
-
     if not torch.cuda.is_available():
         return None
     properties = torch.cuda.get_device_properties(0)

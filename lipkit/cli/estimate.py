@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import click
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
-if TYPE_CHECKING:
-    from ..prior import Recipe
-    from .task import Problem
+from ..errors import InputError
+from ..lab.sweep import duration
+from ..prior import Recipe
+from .task import Problem
 
 LARGE = 640 * 640  # pixels above which it is worth half a second to find out
 _SIDE = 128
@@ -25,9 +28,6 @@ def announce(problem: Problem, recipe: Recipe, steps: int, window: int, device: 
     Args:
         window: how many whole pictures the stop rule holds.
     """
-    from ..errors import InputError
-    from ..lab.sweep import duration
-
     height, width = problem.size
     if height * width < LARGE:
         return
@@ -52,14 +52,12 @@ def announce(problem: Problem, recipe: Recipe, steps: int, window: int, device: 
 
 
 def probe(recipe: Recipe) -> tuple[float, float]:
-    """Bytes kept for the backward pass, and seconds a step, each for one pixel."""
-    from torch.autograd.graph import saved_tensors_hooks
-
+    """Measure bytes kept for the backward pass, and seconds a step, each for one pixel."""
     prior = replace(recipe, size=(_SIDE, _SIDE)).prior()
     own = {p.untyped_storage().data_ptr() for p in prior.parameters()}
     kept: dict[int, int] = {}
 
-    def pack(tensor):
+    def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = storage.nbytes()
@@ -74,10 +72,8 @@ def probe(recipe: Recipe) -> tuple[float, float]:
 
 
 def available_memory(device: str) -> int | None:
-    """Bytes free for us, or None where nobody says."""
+    """Return the bytes free for us, or None where nobody says."""
     if device == "cuda":
-        import torch
-
         return torch.cuda.mem_get_info()[0]
     try:
         with open("/proc/meminfo") as table:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import click
 
+from .. import find
 from ..errors import Error
+from ..masks import Mask, checked_density
+from ..prior import Prior
+from ..tickets import Ticket, image_hash
 from .estimate import announce
 from .task import (
-    Asked,
     Problem,
-    asked,
+    Request,
     check_output,
     chosen_device,
-    fitting,
+    fit_recipe,
     plain_warnings,
     problem,
+    request,
     shared_options,
 )
 
@@ -66,40 +71,101 @@ def command(
     The other methods prune before any training and take seconds, oes about as long as one fit;
     imp fits many times over.
     """
-    from ..tickets import Ticket
-
-    wanted = asked(options)
+    wanted = request(options)
     _check_method(method, wanted, variant, rate, folder)
     fraction = _fraction(density)
     path = check_output(ticket, "TICKET", (source, wanted.mask))
     device = chosen_device(wanted.device)
     picture = problem(source, wanted)
-    recipe = wanted.network(picture.channels, picture.size)
-    how = {"method": method, "asked_density": fraction, "seed": wanted.seed}
-    how["scope"] = scope or ("all" if method == "oes" else "conv")
+    recipe = wanted.network(picture)
+    common = (method, fraction, scope or ("all" if method == "oes" else "conv"), wanted.seed)
+    steps = 1
     if method == "imp":
-        fit_as = fitting(wanted, recipe.name)
-        how |= {"rate": 0.2 if rate is None else rate, "steps_a_round": fit_as.steps}
-        how |= {"input_noise": fit_as.input_noise, "average": fit_as.average}
+        how = fit_recipe(wanted, recipe.name)
+        steps = how.steps
+        search = ByRounds(
+            *common, 0.2 if rate is None else rate, steps, how.input_noise, how.average
+        )
     elif method == "oes":
-        how["steps"] = wanted.steps or OES_STEPS
+        steps = wanted.steps or OES_STEPS
+        search = ByLearning(*common, steps)
     else:
-        how["variant"] = variant or "paper"
-    announce(picture, recipe, how.get("steps_a_round", how.get("steps", 1)), 1, device)
+        search = AtOnce(*common, variant or "paper")
+    announce(picture, recipe, steps, 1, device)
     prior = recipe.prior()
     with plain_warnings():
-        mask = _search(prior.clone().to(device), picture, how, wanted.precision, folder)
+        mask = search.run(prior.clone().to(device), picture, wanted.precision, folder)
     if mask is None:
         more = f"the same command goes on from {folder}" if folder else "--folder keeps the rounds"
         click.echo(f"interrupted; nothing is written; {more}", err=True)
         context.exit(130)
-    found = Ticket(mask, prior.recipe, _note(source, picture, how))
+    found = Ticket(mask, prior.recipe, _note(source, picture, search))
     found.save(path)
     _report(found, str(path), method, as_json)
 
 
+@dataclass(frozen=True)
+class Search:
+    """How the mask is looked for; the fields go into the note of the ticket."""
+
+    method: str
+    asked_density: float | str  # a fraction, or "auto"
+    scope: str
+    seed: int
+
+    def find(self, prior: Prior, picture: Problem, **options: Any) -> Mask | None:
+        """Return the mask, or None if the search was interrupted."""
+        density = self.asked_density
+        if density == "auto":
+            density = find.auto_density(prior, self.scope)
+        method = getattr(find, self.method)
+        found = method(
+            prior, picture.op, picture.y.to(prior.z), density=density, scope=self.scope,
+            seed=self.seed, **options,
+        )  # fmt: skip
+        if isinstance(found, Mask):
+            return found
+        return None if found.interrupted else found.mask
+
+
+@dataclass(frozen=True)
+class AtOnce(Search):
+    """Keep the best scores of the initial weights."""
+
+    variant: str
+
+    def run(self, prior: Prior, picture: Problem, precision: str, folder: None) -> Mask | None:
+        return self.find(prior, picture, variant=self.variant)
+
+
+@dataclass(frozen=True)
+class ByLearning(Search):
+    """Learn which of the initial weights to keep: oes."""
+
+    steps: int
+
+    def run(self, prior: Prior, picture: Problem, precision: str, folder: None) -> Mask | None:
+        return self.find(prior, picture, steps=self.steps, precision=precision, details=True)
+
+
+@dataclass(frozen=True)
+class ByRounds(Search):
+    """Fit, prune the smallest weights, begin again: imp."""
+
+    rate: float
+    steps_a_round: int
+    input_noise: float
+    average: float | None
+
+    def run(self, prior: Prior, picture: Problem, precision: str, folder: str | None):
+        return self.find(
+            prior, picture, rate=self.rate, steps=self.steps_a_round, precision=precision,
+            input_noise=self.input_noise, average=self.average, folder=folder,
+        )  # fmt: skip
+
+
 def _check_method(
-    method: str, wanted: Asked, variant: str | None, rate: float | None, folder: str | None
+    method: str, wanted: Request, variant: str | None, rate: float | None, folder: str | None
 ) -> None:
     only_imp = {"--rate": rate, "--folder": folder}
     given = [name for name, value in only_imp.items() if value is not None]
@@ -112,8 +178,6 @@ def _check_method(
 
 
 def _fraction(density: str) -> float | str:
-    from ..masks import checked_density
-
     if density == "auto":
         return density
     try:
@@ -124,46 +188,19 @@ def _fraction(density: str) -> float | str:
         raise click.UsageError(f"--density is a number or auto, got {density!r}") from None
 
 
-def _search(prior, picture: Problem, how: dict[str, Any], precision: str, folder: str | None):
-    """The mask, or None if the search was interrupted."""
-    from .. import find
-
-    density = how["asked_density"]
-    if density == "auto":
-        density = find.auto_density(prior, how["scope"])
-    shared = {"density": density, "scope": how["scope"], "seed": how["seed"]}
-    if how["method"] == "oes":
-        found = find.oes(
-            prior, picture.op, picture.y.to(prior.z), steps=how["steps"], precision=precision,
-            details=True, **shared,
-        )  # fmt: skip
-        return None if found.interrupted else found.mask
-    if how["method"] != "imp":
-        method = getattr(find, how["method"])
-        return method(prior, picture.op, picture.y.to(prior.z), variant=how["variant"], **shared)
-    result = find.imp(
-        prior, picture.op, picture.y, rate=how["rate"], steps=how["steps_a_round"],
-        input_noise=how["input_noise"], average=how["average"], precision=precision,
-        folder=folder, **shared,
-    )  # fmt: skip
-    return None if result.interrupted else result.mask
-
-
-def _note(source: str, picture: Problem, how: dict[str, Any]) -> dict[str, Any]:
-    """What the ticket was found on and how; nothing that differs between two equal runs."""
-    from ..tickets import image_hash
-
+def _note(source: str, picture: Problem, search: Search) -> dict[str, Any]:
+    """Say what the ticket was found on and how; nothing that differs between two equal runs."""
     operator = type(picture.op).__name__
     if picture.task == "sr":
         operator += f"({picture.op.factor})"
-    return how | {
+    return asdict(search) | {
         "image": {"name": os.path.basename(source), "sha256": image_hash(picture.y)},
         "operator": operator,
         "task": picture.task,
     }
 
 
-def _report(found, path: str, method: str, as_json: bool) -> None:
+def _report(found: Ticket, path: str, method: str, as_json: bool) -> None:
     mask = found.mask
     if as_json:
         facts = {"ticket": path, "method": method, "density": mask.density}

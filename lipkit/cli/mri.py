@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
-import os
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import numpy as np
+import torch
+from torch import Tensor
 
+from .. import data, mri, physics
+from ..data.decode import open_npy
+from ..data.scans import Scan
+from ..errors import FileError, InputError
+from ..fitting import Fit, fit
+from ..formats.atomic import write
+from ..physics.mri import needed
+from ..prior import Recipe
+from ..tickets import Ticket
 from .estimate import announce
 from .task import Problem, check_output, chosen_device, device_option, json_option, seed_option
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ..data.scans import Scan
-    from ..physics import MRI
-    from ..tickets import Ticket
 
 CLASSICAL = ("zero-filled", "cg", "l1", "tv")
 METHODS = (*CLASSICAL, "dip", "deep-decoder", "ticket")
@@ -42,16 +48,7 @@ ENDINGS = (".npy", ".nii", ".nii.gz", ".png")
 @device_option
 @json_option
 @click.pass_context
-def command(
-    context: click.Context,
-    source: str,
-    out: str,
-    method: str,
-    index: int | None,
-    size: int | None,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def command(context: click.Context, source: str, out: str, as_json: bool, **options: Any) -> None:
     """Reconstruct IN and write the picture as OUT (.npy complex; .nii, .nii.gz, .png magnitude).
 
     \b
@@ -64,17 +61,17 @@ def command(
     simulated coils then measure. OUT has a maximum of about 1. Where all of k-space is known,
     PSNR, SSIM and NMSE compare with the picture that it gives.
     """
-    from .. import data, mri
-
-    path = _check(method, source, out, options)
-    maps = None if options["maps"] is None else _array(options["maps"])
-    scan = data.scan(source, size, index=index, maps=maps)
-    op, y = _measured(scan, options)
+    wanted = _Request(**options)
+    path = wanted.check(source, out)
+    maps = None if wanted.maps is None else _array(wanted.maps)
+    scan = data.scan(source, wanted.size, index=wanted.index, maps=maps)
+    op, y = _measured(scan, wanted)
     began = time.perf_counter()
-    if method in CLASSICAL:
-        image, told = mri.METHODS[method](op, y), {}
+    told = {}
+    if wanted.method in CLASSICAL:
+        image = mri.METHODS[wanted.method](op, y)
     else:
-        result = _fitted(method, op, y, options)
+        result = _fitted(wanted, op, y)
         if result.interrupted:
             click.echo(f"{result.reason}; nothing is written", err=True)
             context.exit(130)
@@ -84,7 +81,7 @@ def command(
     report = {
         "out": str(path),
         "scan": scan.name,
-        "method": method,
+        "method": wanted.method,
         "coils": y.shape[0],
         "size": list(y.shape[1:]),
         "acceleration": round(op.sampling.numel() / float(op.sampling.sum()), 2),
@@ -97,32 +94,42 @@ def command(
     click.echo(json.dumps(report) if as_json else _sentence(report))
 
 
-def _check(method: str, source: str, out: str, options: dict[str, Any]) -> Path:
-    """Refuse what cannot be before anything is read; return where the picture goes."""
-    if (method == "ticket") != (options["ticket"] is not None):
-        raise click.UsageError("--method ticket and --ticket FILE belong together")
-    if options["sampling"] and options["acceleration"]:
-        raise click.UsageError("--sampling says it all: leave out --acceleration")
-    if options["pattern"] and not options["acceleration"]:
-        raise click.UsageError("--pattern is for --acceleration")
-    if not Path(out).suffix or not out.lower().endswith(ENDINGS):
-        raise click.UsageError(f"OUT must end in .npy, .nii, .nii.gz or .png, got {out!r}")
-    inputs = (source, options["sampling"], options["maps"], options["ticket"])
-    return check_output(out, "OUT", inputs)
+@dataclass(frozen=True)
+class _Request:
+    """The options of the command line."""
+
+    method: str
+    acceleration: float | None
+    pattern: str | None
+    sampling: str | None
+    maps: str | None
+    ticket: str | None
+    index: int | None
+    size: int | None
+    steps: int
+    seed: int
+    device: str
+
+    def check(self, source: str, out: str) -> Path:
+        """Refuse what cannot be before anything is read; return where the picture goes."""
+        if (self.method == "ticket") != (self.ticket is not None):
+            raise click.UsageError("--method ticket and --ticket FILE belong together")
+        if self.sampling and self.acceleration:
+            raise click.UsageError("--sampling says it all: leave out --acceleration")
+        if self.pattern and not self.acceleration:
+            raise click.UsageError("--pattern is for --acceleration")
+        if not Path(out).suffix or not out.lower().endswith(ENDINGS):
+            raise click.UsageError(f"OUT must end in .npy, .nii, .nii.gz or .png, got {out!r}")
+        return check_output(out, "OUT", (source, self.sampling, self.maps, self.ticket))
 
 
-def _measured(scan: Scan, options: dict[str, Any]) -> tuple[MRI, Tensor]:
-    """What is taken of the scan: all, or as much as an acceleration or a sampling leaves."""
-    import torch
-
-    from .. import data, physics
-    from ..errors import InputError
-
-    if options["sampling"] is not None:
-        file = options["sampling"]
-        mask = _array(file) if file.endswith(".npy") else data.mask(file)[0]
+def _measured(scan: Scan, wanted: _Request) -> tuple[physics.MRI, Tensor]:
+    """Take all of the scan, or as much as an acceleration or a sampling leaves."""
+    if wanted.sampling is not None:
+        is_array = wanted.sampling.endswith(".npy")
+        mask = _array(wanted.sampling) if is_array else data.mask(wanted.sampling)[0]
         return scan.undersampled(torch.as_tensor(mask))
-    if options["acceleration"] is None:
+    if wanted.acceleration is None:
         return scan.undersampled()
     if scan.target is None:
         raise InputError(
@@ -130,29 +137,28 @@ def _measured(scan: Scan, options: dict[str, Any]) -> tuple[MRI, Tensor]:
             "k-space is measured; leave out --acceleration"
         )
     size = tuple(scan.sampling.shape)
-    pattern = options["pattern"] or "equispaced"
-    how = (options["acceleration"], pattern)
-    return scan.undersampled(physics.sampling_mask(size, *how, seed=options["seed"]))
+    pattern = wanted.pattern or "equispaced"
+    sampling = physics.sampling_mask(size, wanted.acceleration, pattern, seed=wanted.seed)
+    return scan.undersampled(sampling)
 
 
-def _fitted(method: str, op: MRI, y: Tensor, options: dict[str, Any]):
-    """A fit of an untrained network, dense or sparse."""
-    from ..fitting import fit
-    from ..prior import Recipe
-
-    size, device = tuple(y.shape[1:]), chosen_device(options["device"])
-    recipe = Recipe(method, size, options["seed"], {"out_channels": 2, "sigmoid": False})
-    ticket = _ticket(options["ticket"]) if method == "ticket" else None
-    network = recipe if ticket is None else replace(ticket.recipe, size=size)
-    announce(Problem("mri", y, op, size), network, options["steps"], 1, device)
-    prior, mask = (recipe.prior(), None) if ticket is None else (ticket.prior(size), ticket.mask)
-    return fit(prior.to(device), op, y, steps=options["steps"], mask=mask, seed=options["seed"])
+def _fitted(wanted: _Request, op: physics.MRI, y: Tensor) -> Fit:
+    """Fit an untrained network, dense or sparse."""
+    size = tuple(y.shape[1:])
+    device = chosen_device(wanted.device)
+    ticket = _ticket(wanted.ticket) if wanted.method == "ticket" else None
+    if ticket is None:
+        options = {"out_channels": 2, "sigmoid": False}
+        recipe = Recipe(wanted.method, size, wanted.seed, options)
+    else:
+        recipe = replace(ticket.recipe, size=size)
+    announce(Problem("mri", y, op, size), recipe, wanted.steps, 1, device)
+    prior = ticket.prior(size) if ticket else recipe.prior()
+    mask = ticket.mask if ticket else None
+    return fit(prior.to(device), op, y, steps=wanted.steps, mask=mask, seed=wanted.seed)
 
 
 def _ticket(file: str) -> Ticket:
-    from ..errors import InputError
-    from ..tickets import Ticket
-
     found = Ticket.load(file)
     made = found.recipe.options
     if made.get("out_channels") != 2 or made.get("sigmoid", True):
@@ -163,13 +169,8 @@ def _ticket(file: str) -> Ticket:
     return found
 
 
-def _array(file: str):
-    import numpy as np
-
-    from ..data.decode import open_npy
-    from ..errors import FileError
-
-    if not os.path.isfile(file):
+def _array(file: str) -> np.ndarray:
+    if not Path(file).is_file():
         raise FileError(f"there is no file {file!r}")
     array = np.array(open_npy(Path(file)))
     if array.dtype.kind not in "buifc":
@@ -178,32 +179,18 @@ def _array(file: str):
 
 
 def _write(image: Tensor, path: Path) -> None:
-    """The complex picture as .npy, its magnitude as picture or NIfTI; complete or not at all."""
-    import numpy as np
-    import torch
-
-    from .. import data, mri
-    from ..errors import FileError
-    from ..physics.mri import needed
-
-    if path.suffix.lower() == ".png":
+    """Write the complex picture as .npy, its magnitude as picture or NIfTI."""
+    ending = path.suffix.lower()
+    if ending == ".png":
         data.save(mri.magnitude(image), path)
-        return
-    endings = "".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix
-    partial = path.with_name(f".{path.name}.{os.getpid()}{endings}")  # the ending decides the form
-    try:
-        if path.suffix.lower() == ".npy":
-            np.save(partial, torch.complex(*image).numpy())
-        else:  # as it is read: x to the right, y to the nose
-            plane = np.rot90(mri.magnitude(image)[0].numpy(), -1)[..., None]
-            nibabel = needed("nibabel")
-            nibabel.save(nibabel.Nifti1Image(plane, np.eye(4)), partial)
-        partial.replace(path)
-    except OSError as problem:
-        why = problem.strerror or problem
-        raise FileError(f"{path} cannot be written ({why}); check folder and permissions") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    elif ending == ".npy":
+        content = io.BytesIO()
+        np.save(content, torch.complex(*image).numpy())
+        write(path, content.getvalue())
+    else:  # as it is read: x to the right, y to the nose
+        plane = np.rot90(mri.magnitude(image)[0].numpy(), -1)[..., None]
+        content = needed("nibabel").Nifti1Image(plane, np.eye(4)).to_bytes()
+        write(path, gzip.compress(content, mtime=0) if ending == ".gz" else content)
 
 
 def _sentence(report: dict[str, Any]) -> str:

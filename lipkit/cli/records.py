@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections import Counter
 from typing import Any
 
 import click
+
+from ..formats.atomic import write
+from ..lab import records
+from ..lab.settings import Settings
+from ..lab.tables import Table
+from .task import check_output
 
 SHOWN = ("hash", "state", "image", "method", "density", "control", "seed", "stopped", "oracle")
 
@@ -24,9 +31,6 @@ def command(
 
     For example: lipkit records -w image astronaut -w method imp -w state stale
     """
-    from ..lab import records
-    from ..lab.tables import Table
-
     found = list(records.where(records.Records(folder).all, dict(where)))
     if as_json:
         click.echo(json.dumps(found))
@@ -36,7 +40,7 @@ def command(
         _write(path, rows)
         click.echo(f"{len(rows)} records written to {path}")
         return
-    experiments = [records.Experiment(**record["experiment"]) for record in found]
+    experiments = [Settings(**record["experiment"]) for record in found]
     lines = [
         [row.get(name, getattr(e, name, None)) for name in SHOWN]
         for row, e in zip(rows, experiments, strict=True)
@@ -48,13 +52,10 @@ def command(
 
 
 def _write(path: str, rows: list[dict[str, Any]]) -> None:
-    from .task import check_output
-
     place = check_output(path, "the table", (), ".csv")
-    part = place.with_name(f".{place.name}.part")
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    part.replace(place)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    write(place, text.getvalue().encode())

@@ -5,37 +5,39 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from .. import data, find
+from ..fitting import Fit, fit, stop
+from ..masks import Mask
+from ..prior import Prior, Recipe
+from ..tickets import Ticket
 from .estimate import announce
 from .task import (
-    Asked,
     Problem,
-    asked,
+    Request,
     check_output,
     chosen_device,
-    fitting,
+    fit_recipe,
     plain_warnings,
     problem,
+    request,
     shared_options,
 )
 
-if TYPE_CHECKING:
-    from ..fitting import Fit
-    from ..masks import Mask
-    from ..prior import Prior, Recipe
-    from ..tickets import Ticket
-
 UNIVERSAL = "universal"
+STOP_RULES = {"wmv": stop.WMV, "emv": stop.EMV, "none": lambda: None}
 
 
 @click.command()
 @click.argument("source", metavar="IN")
 @click.argument("out", metavar="OUT")
 @shared_options
-@click.option("--stop", type=click.Choice(["wmv", "emv", "none"]), help="[default: wmv to denoise]")
+@click.option(
+    "--stop", "rule", type=click.Choice(list(STOP_RULES)), help="[default: wmv to denoise]"
+)
 @click.option(
     "--ticket", help="a ticket: its network, mask and initial weights; or universal: no search"
 )
@@ -46,7 +48,7 @@ def command(
     context: click.Context,
     source: str,
     out: str,
-    stop: str | None,
+    rule: str | None,
     ticket: str | None,
     fresh: bool,
     checkpoint: str | None,
@@ -64,24 +66,22 @@ def command(
     Only this one picture is used: no training set, no downloaded weights. Ctrl-C ends it without
     writing OUT; with --checkpoint, the same command goes on from there.
     """
-    from .. import data
-    from ..fitting import fit
-
-    wanted = asked(options)
+    wanted = request(options)
     path = _check(wanted, source, out, ticket, fresh, checkpoint)
     device = chosen_device(wanted.device)
     picture = problem(source, wanted)
     gray = picture.channels == 1
     with plain_warnings():
         picture, recipe, found = _network(wanted, picture, ticket, fresh)
-    how = fitting(wanted, recipe.name)
-    rule = _rule(stop or ("none" if ticket == UNIVERSAL else how.stop))  # it does not overfit
-    announce(picture, recipe, how.steps, getattr(rule, "window", 1), device)
+    how = fit_recipe(wanted, recipe.name)
+    # so few weights do not overfit
+    stop_rule = STOP_RULES[rule or ("none" if ticket == UNIVERSAL else how.stop)]()
+    announce(picture, recipe, how.steps, getattr(stop_rule, "window", 1), device)
     prior, mask = _start(recipe, found, fresh, ticket == UNIVERSAL)
     result = fit(
         prior.to(device), picture.op, picture.y,
-        steps=how.steps, mask=mask, input_noise=how.input_noise, average=how.average, stop=rule,
-        seed=wanted.seed, precision=wanted.precision, checkpoint=checkpoint,
+        steps=how.steps, mask=mask, input_noise=how.input_noise, average=how.average,
+        stop=stop_rule, seed=wanted.seed, precision=wanted.precision, checkpoint=checkpoint,
     )  # fmt: skip
     if result.interrupted:
         _say_interrupted(result, checkpoint)
@@ -91,7 +91,7 @@ def command(
 
 
 def _check(
-    wanted: Asked,
+    wanted: Request,
     source: str,
     out: str,
     ticket: str | None,
@@ -114,19 +114,16 @@ def _check(
 
 
 def _network(
-    wanted: Asked, picture: Problem, ticket: str | None, fresh: bool
+    wanted: Request, picture: Problem, ticket: str | None, fresh: bool
 ) -> tuple[Problem, Recipe, Ticket | None]:
-    """A dense network as asked for, or that of a ticket with its own or fresh weights."""
+    """Choose the dense network asked for, or that of a ticket with its own or fresh weights."""
     if ticket == UNIVERSAL:
         levels = min(6, max(2, min(picture.size).bit_length() - 4))  # 3 at 64 pixels, 6 at 512
         asked_levels = dict(wanted.option).get("levels", str(levels))
         option = (*wanted.option, ("levels", asked_levels))
         wanted = replace(wanted, prior="oes", option=option)
-        return picture, wanted.network(picture.channels, picture.size), None
-    if not ticket:
-        return picture, wanted.network(picture.channels, picture.size), None
-    from ..tickets import Ticket
-
+    if not ticket or ticket == UNIVERSAL:
+        return picture, wanted.network(picture), None
     found = Ticket.load(ticket, verify=not fresh)
     seed = wanted.seed if fresh else found.recipe.seed
     if fresh and seed == found.recipe.seed:
@@ -140,21 +137,11 @@ def _network(
 def _start(
     recipe: Recipe, found: Ticket | None, fresh: bool, universal: bool
 ) -> tuple[Prior, Mask | None]:
-    """The initial weights and the mask."""
+    """Make the initial weights and the mask."""
     if found is not None:
         return recipe.prior() if fresh else found.prior(recipe.size), found.mask
     prior = recipe.prior()
-    if not universal:
-        return prior, None
-    from ..find import universal as without_search
-
-    return prior, without_search(prior, seed=recipe.seed)
-
-
-def _rule(name: str):
-    from ..fitting import stop
-
-    return {"wmv": stop.WMV, "emv": stop.EMV, "none": lambda: None}[name]()
+    return prior, find.universal(prior, seed=recipe.seed) if universal else None
 
 
 def _say_interrupted(result: Fit, checkpoint: str | None) -> None:

@@ -6,6 +6,11 @@ import json
 
 import click
 
+from ..errors import InputError
+from ..lab import sweep
+from ..lab.grid import Grid
+from ..lab.records import Records
+
 
 @click.command()
 @click.argument("grid", metavar="GRID")
@@ -37,11 +42,6 @@ def command(
     Kubernetes, start workers with dask-jobqueue or Dask's operator and give their scheduler's
     address; the book's page on experiments at the papers' scale shows how.
     """
-    from ..errors import InputError
-    from ..lab import sweep
-    from ..lab.grid import Grid
-    from ..lab.records import Records
-
     if serial and (scheduler or workers):
         raise InputError("--serial uses this process alone: leave out --scheduler and --workers")
     found, records = Grid.load(grid), Records(folder)

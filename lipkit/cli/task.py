@@ -8,36 +8,36 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import torch
+from torch import Tensor
 
+from .. import data, models, physics
+from ..errors import InputError
+from ..prior import Recipe
 from .run import literal
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ..prior import Recipe
 
 TASKS = ("denoise", "inpaint", "sr")
 STRONG_NOISE = 37.5 / 255  # between the published 25/255 and 50/255, which differ in input noise
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """The options of the command line that `restore` and `find` share."""
 
     task: str
-    sigma: float | None
-    mask: str | None
-    factor: int | None
-    size: int | None
-    prior: str | None
-    option: tuple[tuple[str, str], ...]
-    steps: int | None
-    seed: int
-    precision: str
-    device: str
+    sigma: float | None = None
+    mask: str | None = None
+    factor: int | None = None
+    size: int | None = None
+    prior: str | None = None
+    option: tuple[tuple[str, str], ...] = ()
+    steps: int | None = None
+    seed: int = 0
+    precision: str = "auto"
+    device: str = "auto"
 
     def check(self) -> None:
         """Refuse options that the task does not take, before anything is read."""
@@ -49,25 +49,22 @@ class Asked:
                 "--task inpaint needs --mask FILE, a picture that is white where IN is to be kept"
             )
 
-    def network(self, channels: int, size: tuple[int, int]) -> Recipe:
-        """The recipe of the prior; the size and channels are those of the picture."""
-        from ..prior import Recipe
-
+    def network(self, problem: Problem) -> Recipe:
+        """Make the recipe of the prior; its size and channels are those of the picture."""
         options = {name: literal(value) for name, value in self.option}
         if "out_channels" in options:
             raise click.UsageError("out_channels is that of the picture and cannot be chosen")
-        return Recipe(self.prior or "dip", size, self.seed, {"out_channels": channels} | options)
+        options = {"out_channels": problem.channels} | options
+        return Recipe(self.prior or "dip", problem.size, self.seed, options)
 
 
-def chosen_device(asked: str) -> str:
-    """The device that --device means here."""
-    import torch
-
-    if asked == "auto":
+def chosen_device(wanted: str) -> str:
+    """Return the device that --device means here."""
+    if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if asked == "cuda" and not torch.cuda.is_available():
+    if wanted == "cuda" and not torch.cuda.is_available():
         raise click.UsageError("--device cuda: there is no GPU that torch can use")
-    return asked
+    return wanted
 
 
 seed_option = click.option(
@@ -109,16 +106,16 @@ _OPTIONS = (
 
 
 def shared_options(command: Callable) -> Callable:
-    """The options that `Asked` holds, and --json."""
+    """Give a command the options that `Request` holds, and --json."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
-def asked(options: dict[str, Any]) -> Asked:
-    """The shared options, checked."""
+def request(options: dict[str, Any]) -> Request:
+    """Take the shared options as click gives them, and check them."""
     factor = options.pop("factor")
-    found = Asked(factor=factor and int(factor), **options)
+    found = Request(factor=factor and int(factor), **options)
     found.check()
     return found
 
@@ -150,59 +147,62 @@ class Problem:
 
     def in_channels_of(self, recipe: Recipe) -> Problem:
         """For a ticket's network: a grey picture is fitted by three equal channels."""
-        from .. import models
-
         wanted = recipe.options.get(
             "out_channels", models.options(recipe.name).get("out_channels", 3)
         )
         if wanted == self.channels:
             return self
         if wanted == 3 and self.channels == 1:
-            return Problem(self.task, self.y.expand(3, -1, -1), self.op, self.size)
+            return replace(self, y=self.y.expand(3, -1, -1))
         raise click.UsageError(
             f"the ticket's network makes pictures of {wanted} channels, but IN has {self.channels}"
         )
 
     def finish(self, image: Tensor, gray: bool) -> Tensor:
-        """What is written: known pixels as they were, grey if the picture was."""
+        """Return what is written: known pixels as they were, grey if the picture was."""
         if self.task == "inpaint":
             known = self.op.mask.cpu()
             image = known * self.y + (1 - known) * image
         return image.mean(0, keepdim=True) if gray else image
 
 
-def problem(source: str, asked: Asked) -> Problem:
+def problem(source: str, wanted: Request) -> Problem:
     """Read the picture and set up its operator."""
-    from .. import data, physics
-    from ..errors import InputError
-
     y = data.image(source)
-    if asked.size is not None and asked.size < max(y.shape[1:]):
-        scale = asked.size / max(y.shape[1:])
+    if wanted.size is not None and wanted.size < max(y.shape[1:]):
+        scale = wanted.size / max(y.shape[1:])
         y = data.image(y, size=tuple(max(1, round(scale * side)) for side in y.shape[1:]))
     size = tuple(y.shape[1:])
-    if asked.task == "denoise":
-        return Problem("denoise", y, physics.Denoise(asked.sigma or 0.0), size)
-    if asked.task == "sr":
-        factor = asked.factor or 4
+    if wanted.task == "denoise":
+        return Problem("denoise", y, physics.Denoise(wanted.sigma or 0.0), size)
+    if wanted.task == "sr":
+        factor = wanted.factor or 4
         size = tuple(factor * side for side in size)
         return Problem("sr", y, physics.SuperResolution(factor), size)
-    mask = data.mask(asked.mask)
-    if asked.size is None and tuple(mask.shape[1:]) != size:
-        raise InputError(
-            f"the mask is {mask.shape[2]} x {mask.shape[1]} pixels, the picture "
-            f"{size[1]} x {size[0]}; they must be of one size"
-        )
-    mask = mask if tuple(mask.shape[1:]) == size else data.mask(mask, size=size)
-    if mask.min() == mask.max():
-        what = "keeps every pixel: nothing is to be filled in" if mask.max() else "keeps no pixel"
-        raise InputError(f"the mask {what}; white means keep, black means fill in")
+    mask = _kept_pixels(wanted, size)
     return Problem("inpaint", y * mask, physics.Inpaint(mask), size)
 
 
+def _kept_pixels(wanted: Request, size: tuple[int, int]) -> Tensor:
+    """Read the mask of --task inpaint, in the size of the picture."""
+    mask = data.mask(wanted.mask)
+    height, width = mask.shape[1:]
+    if (height, width) != size:
+        if wanted.size is None:
+            raise InputError(
+                f"the mask is {width} x {height} pixels, the picture "
+                f"{size[1]} x {size[0]}; they must be of one size"
+            )
+        mask = data.mask(mask, size=size)
+    if mask.min() == mask.max():
+        what = "keeps every pixel: nothing is to be filled in" if mask.max() else "keeps no pixel"
+        raise InputError(f"the mask {what}; white means keep, black means fill in")
+    return mask
+
+
 @dataclass(frozen=True)
-class Fitting:
-    """How the published experiments fit this network to this task."""
+class FitRecipe:
+    """How the published experiments fit a network to a task."""
 
     steps: int
     input_noise: float
@@ -210,28 +210,28 @@ class Fitting:
     stop: str
 
 
-def fitting(asked: Asked, network: str) -> Fitting:
-    """Steps, input noise, averaging and stop rule, unless the command line says otherwise.
+def fit_recipe(wanted: Request, network: str) -> FitRecipe:
+    """Return steps, input noise, average and stop rule, unless the command line says otherwise.
 
-    >>> fitting(Asked("sr", None, None, 8, None, None, (), None, 0, "auto", "cpu"), "dip")
-    Fitting(steps=4000, input_noise=0.05, average=None, stop='none')
+    >>> fit_recipe(Request("sr", factor=8), "dip")
+    FitRecipe(steps=4000, input_noise=0.05, average=None, stop='none')
     """
-    plain = not network.startswith("dip")  # the others are published without input noise
-    if asked.task == "denoise":
-        strong = asked.sigma is not None and asked.sigma > STRONG_NOISE
-        found = Fitting(3000, 1 / 20 if strong else 1 / 30, 0.99, "wmv")
-    elif asked.task == "inpaint":
-        found = Fitting(3000, 0.03, None, "none")
+    if wanted.task == "denoise":
+        strong = wanted.sigma is not None and wanted.sigma > STRONG_NOISE
+        found = FitRecipe(3000, 1 / 20 if strong else 1 / 30, 0.99, "wmv")
+    elif wanted.task == "inpaint":
+        found = FitRecipe(3000, 0.03, None, "none")
+    elif wanted.factor == 8:
+        found = FitRecipe(4000, 0.05, None, "none")
     else:
-        largest = asked.factor == 8
-        found = Fitting(4000 if largest else 2000, 0.05 if largest else 0.03, None, "none")
-    if plain:
+        found = FitRecipe(2000, 0.03, None, "none")
+    if not network.startswith("dip"):  # the others are published without input noise
         found = replace(found, input_noise=0.0, average=None)
-    return replace(found, steps=asked.steps or found.steps)
+    return replace(found, steps=wanted.steps or found.steps)
 
 
 def check_output(path: str, what: str, inputs: tuple[str | None, ...], suffix: str = "") -> Path:
-    """The path, if a file can be written there; found out before hours of work, not after."""
+    """Return the path if a file can be written there: before hours of work, not after."""
     place = Path(path)
     if suffix and place.suffix.lower() != suffix:
         raise click.UsageError(f"{what} must end in {suffix}, got {place.name!r}")

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import Any
 
 import click
+
+from ..errors import Error
+from ..formats import maskfile
+from ..masks import Mask
+from ..tickets import Ticket, describe_mask
 
 
 @click.group()
@@ -18,10 +24,6 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="print the result as JSON")
 def show(path: str, as_json: bool) -> None:
     """Density, kept weights per layer, what it was found on, and whether its weights are there."""
-    from ..formats import maskfile
-    from ..masks import Mask
-    from ..tickets import Ticket, describe_mask
-
     mask = Mask.load(path)  # says what is wrong with anything that is no mask at all
     facts: dict[str, Any] = {
         "file": path,
@@ -40,11 +42,8 @@ def show(path: str, as_json: bool) -> None:
     click.echo(json.dumps(facts) if as_json else text)
 
 
-def _weights(ticket) -> str:
-    import warnings
-
-    from ..errors import Error
-
+def _weights(ticket: Ticket) -> str:
+    """Say whether the initial weights of a ticket are drawn again here."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

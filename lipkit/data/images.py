@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import io
 import operator
 import os
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..errors import FileError, InputError
+from ..formats.atomic import write
 from . import decode, drawn, registry
 
 if TYPE_CHECKING:
@@ -86,18 +87,9 @@ def save(image: torch.Tensor | np.ndarray, path: str | os.PathLike) -> Path:
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise InputError(f"Images are saved as PNG; name the file .png instead of {path.name!r}.")
-    pixels = _to_bytes(image)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        Image.fromarray(pixels).save(partial, format="PNG")
-        partial.replace(path)
-    except OSError as error:
-        raise FileError(
-            f"{path} cannot be written ({error.strerror or error}); check folder and permissions."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+    content = io.BytesIO()
+    Image.fromarray(_to_bytes(image)).save(content, format="PNG")
+    write(path, content.getvalue())
     return path
 
 

@@ -22,8 +22,8 @@ keeps random weights, in each layer as many as such masks do, and needs no searc
 from __future__ import annotations
 
 from .at_init import grasp, magnitude, random, snip, synflow
-from .codes import image_codes
 from .imp import imp
+from .latents import image_codes
 from .multi import imp_multi
 from .oes import KEPT_PER_VALUE, Oes, auto_density, oes, oes_multi
 from .rounds import Imp, Round

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..checks import is_whole
+from ..checks import check_whole
 from ..errors import InputError
 from ..masks import Mask, checked_density, count, covered
 from ..prior import Prior
@@ -60,7 +60,7 @@ def magnitude(
     per_layer: bool = False,
     seed: int = 0,
 ) -> Mask:
-    """The largest |w|; `op`, `y` and `seed` play no role.
+    """The largest `|w|`; `op`, `y` and `seed` play no role.
 
     Published: parameters that are zero from the start (the shifts of batch norm, which scope "all"
     covers) count as pruned already, and the density is that of the others.
@@ -88,9 +88,9 @@ def snip(
     per_layer: bool = False,
     seed: int = 0,
 ) -> Mask:
-    """SNIP (Lee et al. 2019): the largest |g w| at once; `seed` plays no role.
+    """SNIP (Lee et al. 2019): the largest `|g w|` at once; `seed` plays no role.
 
-    Published: the largest |g|, whatever the weight (there over scope "all"). The scripts' own
+    Published: the largest `|g|`, whatever the weight (there over scope "all"). The scripts' own
     setting is the fraction kept, as `density` is here, though they call it the fraction pruned.
 
     >>> import lipkit as lk
@@ -115,7 +115,7 @@ def grasp(
 ) -> Mask:
     """GraSP (Wang et al. 2020): the largest w (H g) at once; `seed` plays no role.
 
-    Published: the lowest g + H w, or within layers the largest |g| / |g + H w| (there over scope
+    Published: the lowest g + H w, or within layers the largest `|g| / |g + H w|` (there over scope
     "all").
 
     >>> import lipkit as lk
@@ -142,7 +142,7 @@ def synflow(
     """SynFlow (Tanaka et al. 2020): the largest flows, scored anew after each of `rounds` prunings.
 
     After round t the density is density^(t / rounds), and pruned stays pruned; `op`, `y` and `seed`
-    play no role. Published: the largest |dR/dw| at once (there over scope "all"), with signs,
+    play no role. Published: the largest `|dR/dw|` at once (there over scope "all"), with signs,
     sigmoid, batch norm and the prior's own code left as they are.
 
     >>> import lipkit as lk
@@ -150,8 +150,7 @@ def synflow(
     Mask(908 of 3,632 weights kept, density 25 %, 11 layers)
     """
     density = checked_density(density)
-    if not is_whole(rounds, least=1):
-        raise InputError(f"rounds must be a whole number of at least 1, got {rounds!r}")
+    check_whole("rounds", rounds, least=1)
     check_prior(prior, variant)
     if variant == "published":
         return Mask.top(

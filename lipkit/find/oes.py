@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_picture
-from ..fitting.parts import check_parts
+from ..fitting import loop
+from ..fitting.settings import check_parts
 from ..masks import Mask, checked_density, covered
 from ..prior import Prior
-from .codes import PerImage, image_codes
-from .eye import Eye, eye_settings
+from .latents import PerImage, image_codes
 from .multi import joined
+from .oes_search import OesSearch, oes_settings
 
 KEPT_PER_VALUE = 0.2  # density="auto": weights kept for each value of the picture
 
@@ -121,26 +121,23 @@ def oes(
     >>> oes(prior, op, op.measure(clean), density=0.25, steps=20)
     Mask(969 of 3,879 weights kept, density 25 %, 46 layers)
     """
-    check_parts(prior, op, None, None)
-    check_picture("measurement", y)
+    check_parts(prior, op, y)
     if density == "auto":
         density = auto_density(prior, scope)
-    settings = eye_settings(
+    settings = oes_settings(
         checked_density(density), steps, lr, lam, p0, reg, samples, temperature, scope, seed,
         precision,
     )  # fmt: skip
     with torch.inference_mode(False), torch.enable_grad():
-        eye = Eye(prior, op, y, settings)
-        interrupted = eye.search(checkpoint, progress)
+        search = OesSearch(prior, op, y, settings)
+        end = loop.run(search, checkpoint, progress=progress, label="mask")
+    if end.interrupted and not details:
+        hint = "; details=True returns what there is"
+        raise loop.unfinished("the mask search", end, checkpoint, hint)
     found = Oes(
-        eye.named_logits(), settings.density, eye.history(), eye.step, eye.seconds, interrupted
-    )
-    if interrupted and not details:
-        after = f"{checkpoint} goes on from there" if checkpoint else "nothing was saved"
-        raise KeyboardInterrupt(
-            f"the mask search was interrupted at step {eye.step} of {steps}; {after}; "
-            "details=True returns what there is"
-        )
+        search.logits(), settings.density, search.history(), search.step, search.seconds,
+        end.interrupted,
+    )  # fmt: skip
     return found if details else found.mask
 
 

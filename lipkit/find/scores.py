@@ -14,9 +14,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_picture, check_shapes
-from ..errors import InputError
-from ..fitting.parts import check_parts
+from ..checks import check_choice
+from ..engine import forward_and_loss
+from ..fitting import settings
 from ..masks import Mask, covered
 from ..prior import Prior
 
@@ -27,7 +27,7 @@ Scores = dict[str, Tensor]
 def snip_scores(
     prior: Prior, op, y: Tensor, *, scope: str = "conv", variant: str = "paper"
 ) -> Scores:
-    """SNIP: |g w|, how much the loss moves when a weight begins to vanish; published: |g|.
+    """SNIP: `|g w|`, how much the loss moves when a weight begins to vanish; published: `|g|`.
 
     Here g is the gradient of the mean squared error of `op.A(prior())` to `y`.
 
@@ -57,7 +57,7 @@ def grasp_scores(
 
     It is -S of the original, which removes the largest S = -w (H g); g and the Hessian H are those
     of the covered weights. Published: the product is that of g with w, not with a fixed g, hence
-    g + H w; its lowest are kept, or within layers (`per_layer`) the highest |g| / |g + H w|.
+    g + H w; its lowest are kept, or within layers (`per_layer`) the highest `|g| / |g + H w|`.
 
     >>> import lipkit as lk
     >>> prior, y = lk.testing.tiny_prior(), lk.testing.tiny_image()
@@ -80,13 +80,13 @@ def grasp_scores(
 def synflow_scores(
     prior: Prior, *, scope: str = "conv", variant: str = "paper", mask: Mask | None = None
 ) -> Scores:
-    """SynFlow: |w| dR/d|w|, the part of all paths from input to output that runs through a weight.
+    """SynFlow: `|w| dR/d|w|`, the part of all paths from input to output that a weight carries.
 
     R is the sum of the outputs for an input of ones, with every weight made positive, without
     sigmoid, and with batch norm reduced to its gain; all in float64, for R is a product over
     layers. Biases and shifts are left out and score 0: batch norm cancels nearly all of them, yet
     their flow would bypass the layers before them, which could then be pruned empty. `mask`
-    removes weights first. Published: |dR/dw| of the network as it is, for its own code.
+    removes weights first. Published: `|dR/dw|` of the network as it is, for its own code.
 
     >>> import lipkit as lk
     >>> scores = synflow_scores(lk.testing.tiny_prior())
@@ -110,18 +110,13 @@ def check_prior(prior: Prior, variant: str) -> None:
     >>> import lipkit as lk
     >>> check_prior(lk.testing.tiny_prior(), "paper")
     """
-    if not isinstance(prior, Prior):
-        raise InputError(
-            f"prior must be a lipkit.Prior, got a {type(prior).__name__}; Prior('dip') makes one"
-        )
-    if variant not in VARIANTS:
-        raise InputError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
+    settings.check_prior(prior)
+    check_choice("variant", variant, VARIANTS)
 
 
 def _check_data(prior: Prior, op, y: Tensor, variant: str) -> None:
-    check_prior(prior, variant)
-    check_parts(prior, op, None, None)
-    check_picture("measurement", y)
+    check_choice("variant", variant, VARIANTS)
+    settings.check_parts(prior, op, y)
 
 
 def _copy(prior: Prior, scope: str) -> tuple[Prior, dict[str, nn.Parameter]]:
@@ -131,12 +126,8 @@ def _copy(prior: Prior, scope: str) -> tuple[Prior, dict[str, nn.Parameter]]:
 
 def _loss(model: Prior, op, y: Tensor) -> Tensor:
     """The loss that a fit starts from."""
-    y = y.to(model.z.device)
-    x = model()
-    predicted = op.A(x)
-    check_shapes(x, predicted, y, None)
-    error = predicted - y
-    return (error.abs().square() if error.is_complex() else error.square()).mean()
+    _, _, loss = forward_and_loss(model, model.z, op, y.to(model.z.device))
+    return loss
 
 
 def _gradients(

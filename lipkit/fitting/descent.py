@@ -1,8 +1,7 @@
-"""Fit a prior to one measurement: the one training loop that everything uses."""
+"""Fit a prior to one measurement: what one step does, and what is noted of it."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,18 +10,15 @@ import torch
 from torch import Tensor
 
 from .. import metrics
-from ..checks import check_picture, is_number
-from ..engine import install
-from ..engine.dense import compare
-from ..engine.graph import WORTH, Step
+from ..checks import is_number
+from ..engine import WORTH, GraphStep, forward_and_loss, install
 from ..errors import Error
+from ..formats import state
 from ..masks import Mask
 from ..prior import Prior
-from .checkpoint import load_checkpoint, save_checkpoint, signature
-from .interrupt import held_interrupts
-from .parts import check_parts
+from . import loop
 from .result import Fit, Snapshot
-from .settings import EMA, PosteriorMean, Settings
+from .settings import EMA, PosteriorMean, Settings, check_parts, signature
 
 BACKTRACK_EVERY = 100  # steps between two looks back, as published
 COLUMNS = ("step", "loss", "psnr", "ssim", "psnr_raw")
@@ -86,27 +82,34 @@ def fit(
         stop, langevin, weight_decay, backtrack, every, seed, precision, engine,
     )  # fmt: skip
     settings.check()
-    check_parts(prior, op, mask, callback)
-    check_picture("measurement", y)
-    if reference is not None:
-        check_picture("reference", reference)
+    check_parts(prior, op, y, mask, reference, callback)
     with torch.inference_mode(False), torch.enable_grad():  # wherever it is called from
         run = _Run(prior, op, y, mask, settings, reference)
         return run.go(callback, checkpoint, progress)
 
 
-class _Run:
+class _Run(loop.Work):
     """One fit under way: all that changes from step to step, to be saved and resumed."""
 
     def __init__(self, prior, op, y, mask, settings: Settings, reference) -> None:
-        self.s, self.op, self.prior = settings, op, prior.clone()
+        self.s = settings
+        self.op = op
+        self.prior = prior.clone()
         device = self.prior.z.device
         self.y = y.to(device)
         if mask is not None:
             mask.apply(self.prior.net)
+        # on CPU and GPU the faster layout
+        self.prior.z = self.prior.z.contiguous(memory_format=torch.channels_last)
         self.engine = install(
-            self.prior, mask, settings.engine, settings.precision, bool(settings.langevin)
+            self.prior.net,
+            self.prior.z,
+            mask,
+            settings.engine,
+            settings.precision,
+            bool(settings.langevin),
         )
+        self.prior.net = self.engine.net  # what is trained; `finish` brings the weights home
         self.signature = signature(prior, op, y, mask, settings)
         self.signature["engine"] = f"{self.engine.kind}{' bf16' if self.engine.half else ''}"
         self.reference = None if reference is None else reference.detach().to(device)
@@ -114,66 +117,78 @@ class _Run:
         self.adam = torch.optim.Adam(
             parameters, settings.lr, weight_decay=settings.weight_decay, fused=True
         )
-        self.generator = torch.Generator(device).manual_seed(settings.seed)
-        self.step, self.seconds, self.reason = 0, 0.0, ""
-        self.mean, self.mean_count = torch.zeros((), device=device), 0
+        self.random = torch.Generator(device).manual_seed(settings.seed)
+        self.steps = settings.steps
+        self.mean = torch.zeros((), device=device)
+        self.mean_count = 0
         self.stopper: dict[str, Tensor] = {}
         self.oracle: dict[str, Tensor] = {}
         self.good: dict[str, Tensor] = {}
         self.rows: list[list[Tensor | float]] = []
-        self.x = self.predicted = torch.zeros((), device=device)
-        self.interrupted = False
-        self.whole = True  # False in the middle of a step, when nothing must be saved
+        self.x = torch.zeros((), device=device)
+        self.predicted = self.x
         self.train = self._choose_step()
+        self.path: Path | None = None
 
     def go(self, callback, checkpoint, progress: bool) -> Fit:
-        from tqdm import tqdm
+        """Do all steps, and return the fit."""
 
-        if checkpoint is not None:
-            load_checkpoint(self, Path(checkpoint))
-            self.train = self._choose_step()  # fewer are left
-        start, saved = time.perf_counter() - self.seconds, time.perf_counter()
-        silent = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
-        bar = tqdm(total=self.s.steps, initial=self.step, leave=False, **silent)
-        try:
-            with held_interrupts() as release:
-                while self.step < self.s.steps and not self.reason:
-                    if self._step_and_measure():
-                        bar.update(self.step - bar.n)
-                        self.seconds = time.perf_counter() - start
-                        if callback is not None and not self.reason and callback(self._snapshot()):
-                            self.reason = f"the callback asked to stop at step {self.step}"
-                        if checkpoint is not None and time.perf_counter() - saved > 30:
-                            save_checkpoint(self, Path(checkpoint))
-                            saved = time.perf_counter()
-                    release()
-            self._check_finite(self.rows[-1])
-        except KeyboardInterrupt:
-            if self.x.ndim == 0:
-                raise
-            self.interrupted = True
-        finally:
-            bar.close()
-        self.seconds = time.perf_counter() - start
-        if checkpoint is not None and self.whole:
-            save_checkpoint(self, Path(checkpoint))
-        if self.interrupted:
-            self.reason = f"interrupted at step {self.step} of {self.s.steps}"
-        self.reason = self.reason or f"all {self.s.steps} steps are done"
-        return self._result()
+        def seen(measured: bool) -> None:
+            if callback is not None and measured and not self.reason and callback(self._snapshot()):
+                self.reason = f"the callback asked to stop at step {self.step}"
+                self._check_finite(self.rows[-1])
 
-    def _step_and_measure(self) -> bool:
-        """One step, and the stop rule's word on it; whether it was one that is measured."""
-        self.whole = False
-        loss = self._advance()
+        self.path = None if checkpoint is None else Path(checkpoint)
+        return self._result(loop.run(self, self.path, progress=progress, seen=seen))
+
+    def advance(self) -> bool:
+        """Do one step, and ask the stop rule; returns whether it was one that is measured."""
+        loss = self._update()
         self.reason = self._rule_fired()
-        due = self.step % self.s.every == 0 or self.step == self.s.steps or bool(self.reason)
+        last = self.step == self.s.steps or bool(self.reason)
+        due = last or self.step % self.s.every == 0
         if due:
             self._measure(loss)
-        self.whole = True
+        if last:
+            self._check_finite(self.rows[-1])
         return due
 
-    def _choose_step(self) -> Step:
+    def parts(self) -> dict[str, state.Part]:
+        """Name what changes from step to step, but for a few tensors."""
+        return {
+            "net": self.prior,
+            "adam": self.adam,
+            "random": self.random,
+            "stopper": self.stopper,
+            "oracle": self.oracle,
+            "good": self.good,
+        }
+
+    def state(self) -> state.Tensors:
+        """Return all that changes from step to step, as tensors."""
+        rows = [[float(v) for v in row] for row in self.rows]
+        return super().state() | {
+            "x": self.x,
+            "predicted": self.predicted,
+            "mean": self.mean,
+            "mean_count": torch.tensor(self.mean_count),
+            "rows": torch.tensor(rows, dtype=torch.float64),
+        }
+
+    def restore(self, tensors: state.Tensors) -> None:
+        """Take back what `state` returned."""
+        device = self.prior.z.device
+        for name in ("x", "predicted", "mean"):
+            setattr(self, name, tensors[name].to(device))
+        # the signature has the operator's name: ask itself, whatever it is made of
+        if not torch.allclose(self.op.A(self.x), self.predicted, rtol=1e-4, atol=1e-5):
+            raise state.another(self.path, self.kind, ["operator"])
+        state.put_back(tensors, self.parts(), device)
+        self.mean_count = int(tensors["mean_count"])
+        self.rows = [list(row) for row in tensors["rows"].to(device).unbind()]
+        self.train = self._choose_step()  # fewer are left
+
+    def _choose_step(self) -> GraphStep:
         """The step as a graph where there is one for the device, unless a reason speaks against."""
         reason = ""
         if self.s.engine == "plain":
@@ -182,17 +197,17 @@ class _Run:
             reason = "backtracking looks at the loss in the middle of one"
         elif self.s.steps - self.step < WORTH:
             reason = f"there are fewer than {WORTH}"
-        return Step(self.prior.net, self.adam, self.generator, reason)
+        return GraphStep(self.prior.net, self.adam, self.random, reason)
 
-    def _advance(self) -> Tensor:
-        """One step: output, loss, gradients of the kept weights, Adam, Langevin noise."""
+    def _update(self) -> Tensor:
+        """Change the weights: output, loss, gradients of kept weights, Adam, Langevin noise."""
         s = self.s
         x, self.predicted, loss = self.train(self._train)
         if s.langevin:
             self._add_langevin_noise()
-        self.step += 1
         # in one memory layout, here and in a checkpoint: it decides the last bit of every mean
         self.x = x.contiguous()
+        self.step += 1
         if s.average is not None:
             self.mean, self.mean_count = s.average.update(
                 self.mean, self.mean_count, self.step, self.x
@@ -204,8 +219,10 @@ class _Run:
         s, prior = self.s, self.prior
         z = prior.z
         if s.input_noise:
-            z = z + s.input_noise * torch.randn(z.shape, generator=self.generator, device=z.device)
-        x, predicted, loss = compare(prior, z, self.op, self.y, self.reference, self.engine.half)
+            z = z + s.input_noise * torch.randn(z.shape, generator=self.random, device=z.device)
+        x, predicted, loss = forward_and_loss(
+            prior, z, self.op, self.y, self.reference, self.engine.half
+        )
         self.adam.zero_grad(set_to_none=True)
         loss.backward()
         # pruned weights get no gradient, hence no momentum: they stay exactly zero
@@ -232,7 +249,7 @@ class _Run:
         masks = {id(parameter): m for parameter, m in self.engine.pairs}
         for p in self.prior.net.parameters():
             if p.ndim == 4:
-                noise = torch.randn(p.shape, generator=self.generator, device=p.device)
+                noise = torch.randn(p.shape, generator=self.random, device=p.device)
                 if id(p) in masks:
                     noise.mul_(masks[id(p)])
                 p.add_(noise, alpha=self.s.langevin)
@@ -289,7 +306,7 @@ class _Run:
         image = self._estimate()[0].to("cpu", copy=True)
         return Snapshot(int(step), loss, image, psnr, ssim)
 
-    def _result(self) -> Fit:
+    def _result(self, end: loop.End) -> Fit:
         picked = self.stopper.get("image")
         image = picked if picked is not None and self.stopper["best_step"] > 0 else self._estimate()
         table = np.array([[float(v) for v in row] for row in self.rows]).reshape(-1, len(COLUMNS))
@@ -298,6 +315,6 @@ class _Run:
         best = self.oracle["image"][0].cpu() if self.oracle else None
         about = "; ".join(filter(None, (self.engine.about, self.train.about)))
         return Fit(
-            image[0].cpu(), best, history, self.step, self.reason, self.seconds,
-            self.engine.finish(self.prior), self.interrupted, about,
+            image[0].cpu(), best, history, self.step, end.reason, self.seconds,
+            self.engine.finish(), end.interrupted, about,
         )  # fmt: skip

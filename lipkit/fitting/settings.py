@@ -1,13 +1,25 @@
-"""What a fit is asked to do: its settings, checked, and the averages it can keep."""
+"""Settings of a fit, checked, the averages it can keep, and what makes two fits the same."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..checks import is_number, is_whole
+from ..checks import (
+    check_choice,
+    check_picture,
+    check_positive,
+    check_whole,
+    is_number,
+    is_whole,
+    kind_of,
+)
 from ..errors import InputError
+from ..masks import Mask
+from ..prior import Prior
 
 PRECISIONS = ("auto", "fp32", "bf16")
 ENGINES = ("auto", "plain")
@@ -64,17 +76,13 @@ class Settings:
 
     def check(self) -> None:
         for name in ("steps", "every"):
-            value = getattr(self, name)
-            if not is_whole(value, least=1):
-                raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if not is_whole(self.seed):
-            raise InputError(f"seed must be a whole number of at least 0, got {self.seed!r}")
+            check_whole(name, getattr(self, name), least=1)
+        check_whole("seed", self.seed)
         for name in ("input_noise", "langevin", "weight_decay"):
             value = getattr(self, name)
             if not is_number(value, least=0):
                 raise InputError(f"{name} must be a number of at least 0, got {value!r}")
-        if not is_number(self.lr, least=0) or self.lr == 0:
-            raise InputError(f"lr must be a number above 0, got {self.lr!r}")
+        check_positive("lr", self.lr)
         if self.average is not None and not isinstance(self.average, (EMA, PosteriorMean)):
             raise InputError(
                 "average must be a weight between 0 and 1, an EMA or a PosteriorMean, "
@@ -82,9 +90,56 @@ class Settings:
             )
         if self.backtrack is not None and not (is_number(self.backtrack) and self.backtrack > 0):
             raise InputError(f"backtrack is a drop in dB above 0, got {self.backtrack!r}")
-        for name, choices in (("precision", PRECISIONS), ("engine", ENGINES)):
-            value = getattr(self, name)
-            if value not in choices:
-                raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("engine", self.engine, ENGINES)
         if self.stop is not None and not hasattr(self.stop, "update"):
             raise InputError(f"stop must be a rule of lipkit.stop such as WMV(), got {self.stop!r}")
+
+
+def check_prior(prior: Prior) -> None:
+    """Refuse what is not a prior."""
+    if not isinstance(prior, Prior):
+        raise InputError(
+            f"prior must be a lipkit.Prior, got {kind_of(prior)}; Prior('dip') makes one"
+        )
+
+
+def check_parts(
+    prior: Prior,
+    op,
+    y: Tensor,
+    mask: Mask | None = None,
+    reference: Tensor | None = None,
+    callback: Callable | None = None,
+) -> None:
+    """Refuse what is not a prior, an operator, a measurement; a mask, a picture, a function."""
+    check_prior(prior)
+    if not callable(getattr(op, "A", None)):
+        raise InputError(
+            "op must be an operator with a method A, such as lipkit.physics.Denoise(), "
+            f"got {kind_of(op)}"
+        )
+    if mask is not None and not isinstance(mask, Mask):
+        raise InputError(
+            f"mask must be a lipkit.Mask, got {kind_of(mask)}; Mask.from_flat(vector, prior.net) "
+            "makes one of a 0/1 vector"
+        )
+    if callback is not None and not callable(callback):
+        raise InputError(f"callback must be a function of one argument, got {kind_of(callback)}")
+    check_picture("measurement", y)
+    if reference is not None:
+        check_picture("reference", reference)
+
+
+def signature(prior: Prior, op, y: Tensor, mask: Mask | None, settings: object) -> dict[str, str]:
+    """Say what makes two fits the same, setting by setting; the number of steps may grow."""
+    state = hashlib.sha256()
+    for value in (*prior.state_dict().values(), y):
+        state.update(value.detach().cpu().contiguous().numpy().tobytes())
+    known = {k: repr(v) for k, v in vars(settings).items() if k != "steps"}
+    return known | {
+        "prior": repr(prior.recipe),
+        "operator": type(op).__name__,
+        "mask": "none" if mask is None else mask.digest(),
+        "weights and measurement": state.hexdigest(),
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,8 +32,10 @@ def write(path: str | Path, data: bytes) -> None:
 
 
 @contextmanager
-def alone(path: Path | None) -> Iterator[None]:
+def alone(path: Path | None, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold the lock beside a path: others wait, and then find what was made. None locks nothing.
+
+    `waiting` is called once, if another holds it.
 
     >>> with alone(None):
     ...     pass
@@ -41,8 +43,17 @@ def alone(path: Path | None) -> Iterator[None]:
     if path is None:
         yield
         return
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(path.name + ".lock")):
+    lock = FileLock(path.with_name(path.name + ".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if waiting is not None:
+            waiting()
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()

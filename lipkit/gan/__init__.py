@@ -13,8 +13,10 @@ from .generators import critic, generator
 from .quality import judge, sliced_wasserstein
 from .search import Found, picture, project, search
 from .tickets import Tickets, imp, magnitude, masked, random
-from .training import Plan, Training
+from .training import Training, TrainingPlan
 from .wgan import Duel
+
+Plan = TrainingPlan  # its name of before
 
 __all__ = [
     "Duel",
@@ -22,6 +24,7 @@ __all__ = [
     "Plan",
     "Tickets",
     "Training",
+    "TrainingPlan",
     "critic",
     "generator",
     "imp",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..formats import state
 from ..models import Encoder, Generator
 from .wgan import precision
 
@@ -33,7 +34,9 @@ class Cover:
         seed: int = 0,
         half: bool = False,
     ) -> None:
-        self.generator, self.encoder, self.half = generator, encoder, half
+        self.generator = generator
+        self.encoder = encoder
+        self.half = half
         both = [*generator.parameters(), *encoder.parameters()]
         self.adam = torch.optim.Adam(both, lr, betas=(0.9, 0.99), fused=True)
         self.random = torch.Generator().manual_seed(seed)
@@ -51,3 +54,7 @@ class Cover:
         (miss + PRICE * nats).backward()
         self.adam.step()
         return {"miss": miss.detach(), "nats": nats.detach()}
+
+    def parts(self) -> dict[str, state.Part]:
+        """Name all that changes from step to step, but for the generator."""
+        return {"encoder": self.encoder, "cover adam": self.adam, "blur": self.random}

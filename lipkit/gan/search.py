@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..checks import check_choice, check_picture, check_positive, check_whole, kind_of
 from ..errors import Error, InputError
-from ..fitting.interrupt import held_interrupts
+from ..fitting import loop
 from ..physics import Denoise
-from .settings import SearchSettings, check_parts
+
+LOSSES = ("l2", "l4", "mom")
+SHUFFLES = ("fresh", "fixed")
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,9 @@ def search(
     )
     check_parts(generator, op, ys, references)
     with torch.inference_mode(False), torch.enable_grad():
-        found = _Search(generator, op, ys, settings, references).go(progress)
+        under_way = _Search(generator, op, ys, settings, references)
+        end = loop.run(under_way, progress=progress, label="search")
+        found = under_way.result(end)
     return found[0] if alone else found
 
 
@@ -122,66 +126,101 @@ def project(
     return search(generator, Denoise(0.0), image, reference=image, **settings)
 
 
-class _Search:
+@dataclass(frozen=True)
+class SearchSettings:
+    """Settings of a search; each restart of each picture goes by the same."""
+
+    loss: str
+    steps: int
+    lr: float
+    restarts: int
+    average: int
+    blocks: int
+    shuffle: str
+    patience: int | None
+    every: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        check_choice("loss", self.loss, LOSSES)
+        check_choice("shuffle", self.shuffle, SHUFFLES)
+        for name in ("steps", "restarts", "blocks", "every"):
+            check_whole(name, getattr(self, name), least=1)
+        if self.patience is not None:
+            check_whole("patience", self.patience, least=1)
+        check_whole("average", self.average)
+        check_whole("seed", self.seed)
+        check_positive("lr", self.lr)
+
+
+def check_parts(generator: nn.Module, op, ys, references) -> None:
+    """Refuse what is not a generator, an operator, and pictures of one shape."""
+    if not isinstance(generator, nn.Module) or not hasattr(generator, "latent"):
+        raise InputError(
+            "the generator must be a network with a latent width, such as "
+            f"lipkit.models.build('pgan') or lipkit.gan.load(...), got {kind_of(generator)}"
+        )
+    if not callable(getattr(op, "A", None)):
+        raise InputError(
+            "op must be an operator with a method A, such as lipkit.physics.Denoise(), "
+            f"got {kind_of(op)}"
+        )
+    for name, pictures in (("measurement", ys), ("reference", references)):
+        if pictures is None:
+            continue
+        for x in pictures:
+            check_picture(name, x)
+        if len(pictures) != len(ys) or len({x.shape for x in pictures}) != 1:
+            raise InputError(
+                f"several pictures need a {name} each, all of one shape, got "
+                f"{', '.join(str(tuple(x.shape)) for x in pictures) or 'none'} "
+                f"for {len(ys)} measurements"
+            )
+
+
+class _Search(loop.Work):
     """One search under way: a row for each restart of each picture, one picture after the other.
 
     `z` holds the latent vectors, `rival` those that play against them.
     """
 
     def __init__(self, generator: nn.Module, op, ys, s: SearchSettings, references) -> None:
-        self.s, self.op = s, op
+        self.s = s
+        self.op = op
         self.generator = copy.deepcopy(generator).requires_grad_(False)
         self.generator.to(memory_format=torch.channels_last)
         device = next(generator.parameters()).device
-        self.pictures = len(ys)
         self.y = self._rows_of(ys, device)
         self.reference = None if references is None else self._rows_of(references, device)
         draw = torch.Generator().manual_seed(s.seed)
         # one restart after the other: the first is the same however many there are
         pairs = [torch.randn(2, generator.latent, generator=draw) for _ in range(s.restarts)]
-        each = torch.stack(pairs, 1).repeat(1, self.pictures, 1).to(device)
+        each = torch.stack(pairs, 1).repeat(1, len(ys), 1).to(device)
         self.z, self.rival = (v.clone().requires_grad_() for v in each)
         self.adam = torch.optim.Adam([self.z], s.lr)
         self.rival_adam = torch.optim.Adam([self.rival], s.lr, maximize=True)
         self.random = torch.Generator().manual_seed(s.seed + 1)
-        self.mean, self.count = torch.zeros_like(self.z, requires_grad=False), 0
+        self.mean = torch.zeros_like(self.z, requires_grad=False)
+        self.count = 0
         self.rows: list[list[Tensor]] = []
         self.order: Tensor | None = None
+        self.steps = s.steps
 
     def _rows_of(self, pictures: Sequence[Tensor], device) -> Tensor:
         return torch.stack(list(pictures)).detach().to(device).repeat_interleave(self.s.restarts, 0)
 
-    def go(self, progress: bool) -> list[Found]:
-        from tqdm import tqdm
+    def advance(self) -> None:
+        """Do one step, and measure it if it is one of those that are."""
+        losses = self._move_all()
+        self.step += 1
+        if self.step > self.s.steps - self.s.average:
+            self.count += 1
+            self.mean += (self.z.detach() - self.mean) / self.count
+        if self.step % self.s.every == 0 or self.step == self.s.steps:
+            self._measure(losses)
+            self.reason = self._settled()
 
-        start, step, reason, interrupted = time.perf_counter(), 0, "", False
-        silent = {} if progress else {"disable": True}
-        bar = tqdm(total=self.s.steps, leave=False, desc="search", **silent)
-        try:
-            with held_interrupts() as release:
-                while step < self.s.steps and not reason:
-                    losses = self._step()
-                    step += 1
-                    if step > self.s.steps - self.s.average:
-                        self.count += 1
-                        self.mean += (self.z.detach() - self.mean) / self.count
-                    if step % self.s.every == 0 or step == self.s.steps:
-                        self._measure(step, losses)
-                        bar.update(step - bar.n)
-                        reason = self._settled()
-                    release()
-        except KeyboardInterrupt:
-            if step == 0:
-                raise
-            interrupted = True
-            reason = f"interrupted at step {step} of {self.s.steps}"
-        finally:
-            bar.close()
-        reason = reason or f"all {self.s.steps} steps are done"
-        found = self._result(step, reason, time.perf_counter() - start)
-        return [replace(one, interrupted=interrupted) for one in found]
-
-    def _step(self) -> Tensor:
+    def _move_all(self) -> Tensor:
         """Move the latent vectors, and their rivals; the losses before the move."""
         if self.s.loss != "mom":
             losses = self._misfit(self._residuals(self.z))
@@ -241,15 +280,15 @@ class _Search:
         return lambda squares: squares[:, order].unflatten(1, (blocks, -1)).mean(2)
 
     @torch.no_grad()
-    def _measure(self, step: int, losses: Tensor) -> None:
-        row = [torch.full_like(losses, step), losses]
+    def _measure(self, losses: Tensor) -> None:
+        row = [torch.full_like(losses, self.step), losses]
         if self.reference is not None:
             error = picture(self.generator, self.z).clamp(0, 1) - self.reference
             row.append(error.square().flatten(1).mean(1))
         self.rows.append(row)
         if not bool(torch.isfinite(losses).all()):
             raise Error(
-                f"the loss is not finite at step {step}: the search diverged; "
+                f"the loss is not finite at step {self.step}: the search diverged; "
                 f"try a smaller learning rate than lr={self.s.lr}"
             )
 
@@ -264,33 +303,38 @@ class _Search:
         return f"no loss has fallen by a thousandth for {self.s.patience} steps"
 
     @torch.no_grad()
-    def _result(self, step: int, reason: str, seconds: float) -> list[Found]:
+    def result(self, end: loop.End) -> list[Found]:
+        """Return what was found for each picture."""
         z = self.mean if self.count else self.z.detach()
         residuals = self._residuals(z)
         robust = self.s.loss == "mom"
         losses = _median(self._blocks()(residuals.square())) if robust else self._misfit(residuals)
         images = picture(self.generator, z).clamp(0, 1).cpu()
         table = [torch.stack(column).cpu().numpy() for column in zip(*self.rows, strict=True)]
-        each = range(0, len(z), self.s.restarts)
-        return [
-            self._found(
-                slice(i, i + self.s.restarts), z, losses, images, table, step, reason, seconds
-            )
-            for i in each
-        ]
+        found = []
+        for first in range(0, len(z), self.s.restarts):
+            own = slice(first, first + self.s.restarts)
+            best = first + int(losses[own].argmin())
+            found.append(
+                Found(
+                    images[best], images[own], z[own].cpu(), losses[own].cpu().numpy(),
+                    _history(table, own), self.step, end.reason, self.seconds, end.interrupted,
+                )
+            )  # fmt: skip
+        return found
 
-    def _found(self, rows: slice, z, losses, images, table, step, reason, seconds) -> Found:
-        """The result of one picture."""
-        history = {}
-        if table:
-            history = {"step": table[0][:, 0].astype(np.int64), "loss": table[1][:, rows]}
-        if len(table) == 3:
-            with np.errstate(divide="ignore"):
-                psnr = -10 * np.log10(table[2][:, rows])
-            history |= {"error": 4 * table[2][:, rows], "psnr": psnr}
-        z, losses, images = z[rows].cpu(), losses[rows].cpu(), images[rows]
-        best = int(losses.argmin())
-        return Found(images[best], images, z, losses.numpy(), history, step, reason, seconds)
+
+def _history(table: list[np.ndarray], rows: slice) -> dict[str, np.ndarray]:
+    """Name the columns of a table, of which `rows` belong to one picture."""
+    if not table:
+        return {}
+    step, loss, *error = table
+    history = {"step": step[:, 0].astype(np.int64), "loss": loss[:, rows]}
+    if error:
+        with np.errstate(divide="ignore"):
+            psnr = -10 * np.log10(error[0][:, rows])
+        history |= {"error": 4 * error[0][:, rows], "psnr": psnr}
+    return history
 
 
 def _median(means: Tensor) -> Tensor:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ..checks import is_number, is_whole
+from ..checks import check_choice, check_whole, is_number
 from ..errors import InputError
-from ..fitting.interrupt import held_interrupts
+from ..fitting import loop
+from ..formats import state
 from ..masks import Mask
 from ..models import Critic, Generator
 from .files import load, save
@@ -53,8 +55,7 @@ def magnitude(
     >>> magnitude(Generator(4, 4, (4,)), density=0.5)
     Mask(228 of 456 weights kept, density 50 %, 5 layers)
     """
-    if score not in SCORES:
-        raise InputError(f"score must be one of {', '.join(SCORES)}, got {score!r}")
+    check_choice("score", score, SCORES)
     scores = {}
     for name, weight in convolutions(net).items():
         layer = net.get_submodule(name.removesuffix(".weight"))
@@ -106,7 +107,8 @@ def imp(
     with values from 0 to 1 are the subset to fine-tune on. The published program prunes the critic
     as well (`prune_critic`) and trains the generator on one latent vector a step; ours takes as
     many as there are pictures in a batch. `folder` keeps what each round has trained, and a search
-    that finds rounds there, its own or those of a shorter one, goes on after them.
+    that finds rounds there, its own or those of a shorter one, goes on after them, and within the
+    round that was interrupted.
 
     >>> pair = Generator(4, 4, (4,)), Critic(4, (4,))
     >>> found = imp(*pair, torch.rand(8, 3, 8, 8), rounds=2, steps=2, batch=4, progress=False)
@@ -114,35 +116,74 @@ def imp(
     [1.0, 0.8, 0.64]
     """
     _check_imp(generator, critic, pictures, rounds=rounds, steps=steps, batch=batch, rate=rate)
-    from tqdm import tqdm
-
     masks = [magnitude(generator, 1.0)]
     theirs = magnitude(critic, 1.0)
     finetuned: list[Generator] = []
     log: list[dict[str, float]] = []
-    bar = tqdm(total=(rounds + 1) * steps, leave=False, desc="imp", disable=not progress or None)
+    signature: dict[str, str] = {}
+    if folder is not None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        settings = dict(rate=rate, batch=batch, lr=lr, score=score, prune_critic=prune_critic)
+        signature = _signature(generator, critic, pictures, **settings, seed=seed)
 
-    with bar, held_interrupts() as release:
-        for i in range(rounds + 1):
-            if (done := _kept(folder, i)) is None:
-                pair = masked(generator, masks[-1]), masked(critic, theirs)
-                kept = masks[-1].pairs(pair[0]) + (theirs.pairs(pair[1]) if prune_critic else [])
-                duel, losses = Duel(*pair, lr=lr, seed=seed + i, pairs=kept), {}
-                for _ in range(steps):
-                    losses = duel.step(_batch(pictures, batch, duel.random, pair[0]))
-                    bar.update()
-                    release()
-                done = *pair, _numbers(losses)
+    for i in range(rounds + 1):
+        done = _kept(folder, i)
+        if done is None:
+            pair = masked(generator, masks[-1]), masked(critic, theirs)
+            kept = masks[-1].pairs(pair[0]) + (theirs.pairs(pair[1]) if prune_critic else [])
+            duel = Duel(*pair, lr=lr, seed=seed + i, pairs=kept)
+            under_way = _Round(duel, pictures, batch, steps, signature)
+            path = None if folder is None else Path(folder) / f"{i:02d}-under-way.safetensors"
+            end = loop.run(under_way, path, progress=progress, label=f"round {i} of {rounds}")
+            if end.interrupted:
+                raise loop.unfinished(f"round {i} of {rounds}", end, folder)
+            done = *pair, {name: float(value) for name, value in under_way.losses.items()}
+            if path is not None:
                 _keep(folder, i, *done)
-            tuned, judge, losses = done
-            log.append({"round": i, "density": masks[-1].density, **losses})
-            finetuned.append(tuned)
-            if i < rounds:
-                density = (1 - rate) ** (i + 1)
-                masks.append(magnitude(tuned, density, score, within=masks[-1]))
-                if prune_critic:
-                    theirs = magnitude(judge, density, score, within=theirs)
+                path.unlink()
+        tuned, judge, losses = done
+        log.append({"round": i, "density": masks[-1].density, **losses})
+        finetuned.append(tuned)
+        if i < rounds:
+            density = (1 - rate) ** (i + 1)
+            masks.append(magnitude(tuned, density, score, within=masks[-1]))
+            if prune_critic:
+                theirs = magnitude(judge, density, score, within=theirs)
     return Tickets(masks, finetuned, log)
+
+
+class _Round(loop.Work):
+    """One round under way: the masked pair, trained on."""
+
+    kind = "round"
+
+    def __init__(self, duel: Duel, pictures: Tensor, batch: int, steps: int, signature) -> None:
+        self.duel = duel
+        self.pictures = pictures
+        self.batch = batch
+        self.signature = signature
+        self.steps = steps
+        self.losses: dict[str, Tensor] = {}
+
+    def advance(self) -> None:
+        """Train both networks once, on pictures drawn at random."""
+        chosen = torch.randint(len(self.pictures), (self.batch,), generator=self.duel.random)
+        real = self.pictures[chosen].to(self.duel.generator.start.weight)
+        self.losses = self.duel.step(real * 2 - 1)
+        self.step += 1
+
+    def parts(self) -> dict[str, state.Part]:
+        """Name all that changes from step to step."""
+        return self.duel.parts() | {"losses": self.losses}
+
+
+def _signature(generator: Generator, critic: Critic, pictures: Tensor, **settings) -> dict:
+    """Say what a round belongs to, setting by setting."""
+    content = hashlib.sha256()
+    for tensor in (*generator.state_dict().values(), *critic.state_dict().values(), pictures):
+        content.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    named = {name: repr(value) for name, value in settings.items()}
+    return named | {"weights and pictures": content.hexdigest()}
 
 
 def _kept(folder: str | Path | None, i: int) -> tuple[Generator, Critic, dict] | None:
@@ -154,10 +195,7 @@ def _kept(folder: str | Path | None, i: int) -> tuple[Generator, Critic, dict] |
     return tuned, judge, tuned.note
 
 
-def _keep(folder: str | Path | None, i: int, tuned: Generator, judge: Critic, losses: dict) -> None:
-    if folder is None:
-        return
-    Path(folder).mkdir(parents=True, exist_ok=True)
+def _keep(folder: str | Path, i: int, tuned: Generator, judge: Critic, losses: dict) -> None:
     for net, path in zip((tuned, judge), _paths(folder, i), strict=True):
         save(net, path, half=False, note=losses)
 
@@ -170,8 +208,7 @@ def _check_imp(
     generator: Generator, critic: Critic, pictures: Tensor, rate: float, **counts: int
 ) -> None:
     for name, value in counts.items():
-        if not is_whole(value, least=1):
-            raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
+        check_whole(name, value, least=1)
     if not is_number(rate) or not 0 < rate < 1:
         raise InputError(f"rate is the fraction pruned in a round, between 0 and 1, got {rate!r}")
     if critic.levels != generator.levels:
@@ -185,12 +222,3 @@ def _check_imp(
             f"pictures must be a batch [N, 3, {side}, {side}], the size that the generator makes; "
             f"got {tuple(pictures.shape)}"
         )
-
-
-def _batch(pictures: Tensor, size: int, random: torch.Generator, net: Generator) -> Tensor:
-    chosen = torch.randint(len(pictures), (size,), generator=random)
-    return pictures[chosen].to(net.start.weight) * 2 - 1
-
-
-def _numbers(losses: dict[str, Tensor]) -> dict[str, float]:
-    return {name: float(value) for name, value in losses.items()}

@@ -10,8 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -19,16 +18,15 @@ import torch
 
 from ..checks import is_number
 from ..errors import Error, InputError
-from ..fitting.interrupt import held_interrupts
+from ..fitting import loop
 from .files import save
-from .snapshot import load_snapshot, save_snapshot
-from .training import Plan, Training
+from .training import Training, TrainingPlan
 
-SAVE_EVERY = 180.0  # seconds between two checkpoints
+CHECKPOINT = "checkpoint.safetensors"
 
 
 def train(
-    plan: Plan,
+    plan: TrainingPlan,
     folder: str | Path,
     device: str = "cpu",
     minutes: float | None = None,
@@ -38,52 +36,59 @@ def train(
     """Train by the plan, from the folder's checkpoint if it has one, for at most so many minutes.
 
     >>> import tempfile
-    >>> plan = Plan(4, 4, (4,), steps=(2, 2), batch=(4, 4), faces=8)
+    >>> plan = TrainingPlan(4, 4, (4,), steps=(2, 2), batch=(4, 4), faces=8)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     done = train(plan, folder, progress=False)
     ...     sorted(path.name for path in Path(folder).glob("*.safetensors"))
     ['checkpoint.safetensors', 'critic.safetensors', 'generator.safetensors']
     """
-    from tqdm import tqdm
-
     if minutes is not None and not is_number(minutes, 0):
         raise InputError(f"minutes must be a number of at least 0, got {minutes!r}")
-    folder, total = Path(folder), sum(plan.steps)
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     training = Training(plan, device)
-    load_snapshot(training, folder)
-    log = _logger(folder / "log.jsonl", training.step)
-    bar = tqdm(total=total, initial=training.step, disable=not progress or None)
-    saved = began = time.perf_counter()
-    before = training.seconds
-    with bar, held_interrupts() as release:
-        while training.step < total and not _late(began, minutes):
-            losses = training.advance()
-            training.seconds = before + time.perf_counter() - began
-            ends = training.at_scale_end
-            if training.step % every == 0 or ends:
-                bar.update(training.step - bar.n)
-                log(_entry(training, losses))
-            if ends:
-                log({"step": training.step} | _report(training, folder))
-            if time.perf_counter() - saved > SAVE_EVERY:
-                save_snapshot(training, folder)
-                saved = time.perf_counter()
-            try:
-                release()
-            except KeyboardInterrupt:  # between two steps: all of one piece
-                save_snapshot(training, folder)
-                raise
-    save_snapshot(training, folder)
-    if training.step == total:
+    end = loop.run(
+        training, folder / CHECKPOINT, progress=progress, minutes=minutes,
+        seen=_Report(training, folder, every),
+    )  # fmt: skip
+    if end.interrupted:
+        raise loop.unfinished("the training", end, folder)
+    if training.step == training.steps:
         note = {"plan": asdict(plan), "seconds": round(training.seconds)}
         save(training.average, folder / "generator.safetensors", note=note)
         save(training.duel.critic, folder / "critic.safetensors", note=note)
     return training
 
 
-def _late(began: float, minutes: float | None) -> bool:
-    return minutes is not None and time.perf_counter() - began > 60 * minutes
+class _Report:
+    """Writes the log of a training, and at the end of each scale what it has come to."""
+
+    def __init__(self, training: Training, folder: Path, every: int) -> None:
+        self.training = training
+        self.folder = folder
+        self.every = every
+        self.path = folder / "log.jsonl"
+        self.begun = False
+
+    def __call__(self, losses: dict[str, torch.Tensor]) -> None:
+        training = self.training
+        if not self.begun:
+            self._cut(training.step)
+        if training.step % self.every == 0 or training.at_scale_end:
+            self._write(_entry(training, losses))
+        if training.at_scale_end:
+            self._write({"step": training.step} | _report(training, self.folder))
+
+    def _cut(self, step: int) -> None:
+        """Remove what an interrupted training wrote after its checkpoint."""
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        kept = [line for line in lines if json.loads(line)["step"] < step]
+        self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        self.begun = True
+
+    def _write(self, entry: dict) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
 
 
 def _entry(training: Training, losses: dict[str, torch.Tensor]) -> dict:
@@ -113,19 +118,6 @@ def _report(training: Training, folder: Path) -> dict:
     return training.judge() if shown.shape[-1] >= 16 else {}
 
 
-def _logger(path: Path, step: int) -> Callable[[dict], None]:
-    """Appends lines; what an interrupted run wrote after its checkpoint is cut off first."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
-    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-
-    def log(entry: dict) -> None:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-
-    return log
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command; bad input is one line on stderr and exit code 2."""
     parser = argparse.ArgumentParser(
@@ -133,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         epilog="A folder with a checkpoint of the same plan goes on from there.",
     )  # fmt: skip
     parser.add_argument("folder", type=Path, help="where the results go")
-    for field in fields(Plan):
+    for field in fields(TrainingPlan):
         if isinstance(field.default, bool):
             parser.add_argument(f"--{field.name}", action="store_true")
             continue
@@ -149,12 +141,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = vars(parser.parse_args(arguments))
     settings = {name: given.pop(name) for name in ("folder", "device", "minutes")}
     try:
-        plan = Plan(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+        plan = TrainingPlan(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
         done = train(plan, **settings)
     except (Error, OSError) as problem:
         print("lipkit: error: " + " ".join(str(problem).split()), file=sys.stderr)
         sys.exit(2)
-    print(json.dumps({"step": done.step, "of": sum(plan.steps), "seconds": round(done.seconds)}))
+    except KeyboardInterrupt as stopped:
+        print(f"lipkit: {stopped}", file=sys.stderr)
+        sys.exit(130)
+    print(json.dumps({"step": done.step, "of": done.steps, "seconds": round(done.seconds)}))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from ..checks import is_number, is_whole
 from ..data.faces import paint_faces, reduced
 from ..errors import InputError
+from ..fitting import loop
+from ..formats import state
 from ..models import Critic, Encoder, Generator
 from .cover import Cover
 from .quality import HELD_OUT, against_faces
@@ -21,7 +23,7 @@ CALM = 0.2  # of the critic's rate: squared errors prefer a blur to a sharp gues
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """All that a training is made from; equal plans on one device give equal networks.
 
     `steps` and `batch` have one entry for each scale, 4 pixels first. A new scale is faded in
@@ -29,7 +31,7 @@ class Plan:
     this rate to make the real pictures; at step `joins` the critic joins them at the rate `lr`, and
     they go on at a fifth of it. `half` computes most in bfloat16.
 
-    >>> Plan(depth0=32, scales=(32, 16), steps=(100, 100, 200), batch=(16, 16, 16)).side
+    >>> TrainingPlan(depth0=32, scales=(32, 16), steps=(100, 100, 200), batch=(16, 16, 16)).side
     16
     """
 
@@ -80,7 +82,8 @@ class Plan:
     def at(self, step: int) -> tuple[int, float]:
         """Scale of a step (from 0), and the share `alpha` of the scale before.
 
-        >>> Plan().at(0), Plan().at(1000), Plan().at(1400)
+        >>> plan = TrainingPlan()
+        >>> plan.at(0), plan.at(1000), plan.at(1400)
         ((0, 0.0), (1, 1.0), (1, 0.5))
         """
         for scale, count in enumerate(self.steps):
@@ -91,17 +94,22 @@ class Plan:
         raise InputError(f"the plan has {sum(self.steps)} steps")
 
 
-class Training:
+class Training(loop.Work):
     """A training under way: the two networks, the moving average, and where it stands.
 
-    >>> plan = Plan(4, 4, (4,), steps=(2, 2), batch=(4, 4), faces=8)
+    >>> plan = TrainingPlan(4, 4, (4,), steps=(2, 2), batch=(4, 4), faces=8)
     >>> training = Training(plan)
     >>> training.advance()["penalty"] > 0, training.step
     (tensor(True), 1)
     """
 
-    def __init__(self, plan: Plan, device: str = "cpu") -> None:
-        self.plan, self.device, self.step, self.seconds = plan, torch.device(device), 0, 0.0
+    kind = "training"
+
+    def __init__(self, plan: TrainingPlan, device: str = "cpu") -> None:
+        self.plan = plan
+        self.device = torch.device(device)
+        self.signature = {name: repr(value) for name, value in asdict(plan).items()}
+        self.steps = sum(plan.steps)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(plan.seed)
             generator = Generator(plan.latent, plan.depth0, plan.scales).to(self.device)
@@ -110,13 +118,9 @@ class Training:
         for net in (generator, critic, encoder):  # a third faster on a CPU from 32 pixels on
             net.to(memory_format=torch.channels_last)
         self.duel = Duel(generator, critic, plan.lr, plan.seed, half=plan.half)
-        self.nets = {"generator": generator, "critic": critic}
-        self.adams, self.randoms = dict(self.duel.adams), {"random": self.duel.random}
         self.cover: Cover | None = None
         if plan.cover:
             self.cover = Cover(generator, encoder, plan.cover, plan.seed, plan.half)
-            self.nets["encoder"], self.adams["cover"] = encoder, self.cover.adam
-            self.randoms["blur"] = self.cover.random
         self.average = copy.deepcopy(generator).requires_grad_(False)
         self.faces = paint_faces(plan.faces, plan.side, plan.seed, self.device)
         self._reals: dict[int, Tensor] = {}
@@ -143,6 +147,11 @@ class Training:
             )
         self.step += 1
         return losses
+
+    def parts(self) -> dict[str, state.Part]:
+        """Name all that changes from step to step."""
+        more = {} if self.cover is None else self.cover.parts()
+        return self.duel.parts() | {"average": self.average} | more
 
     def _taught(self, real: Tensor, scale: int, alpha: float) -> dict[str, Tensor]:
         """The encoder and the critic teach the generator in turn."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from ..formats import state
 from ..models import Critic, Generator
 
 PENALTY, DRIFT = 10.0, 1e-3
@@ -34,7 +35,9 @@ class Duel:
         pairs: Iterable[tuple[nn.Parameter, Tensor]] = (),
         half: bool = False,
     ) -> None:
-        self.generator, self.critic, self.pairs = generator, critic, list(pairs)
+        self.generator = generator
+        self.critic = critic
+        self.pairs = list(pairs)
         self.half = half
         settings = {"lr": lr, "betas": (0.0, 0.99), "fused": True}
         self.adams = {
@@ -59,6 +62,16 @@ class Duel:
         self._update("generator", losses["generator"])
         self.critic.requires_grad_(True)
         return {name: value.detach() for name, value in losses.items()}
+
+    def parts(self) -> dict[str, state.Part]:
+        """Name all that changes from step to step."""
+        return {
+            "generator": self.generator,
+            "critic": self.critic,
+            "generator adam": self.adams["generator"],
+            "critic adam": self.adams["critic"],
+            "random": self.random,
+        }
 
     def _train_critic(self, real: Tensor, where: dict) -> dict[str, Tensor]:
         with torch.no_grad(), precision(self.generator, self.half):

@@ -22,11 +22,11 @@ from __future__ import annotations
 
 import functools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -34,7 +34,7 @@ from ..errors import InputError
 from ..find.relaxed import PENALTIES
 from ..find.schedule import rising_run
 from . import papers
-from .grid import Grid
+from .grid import Grid, Point
 from .paths import data_folder
 from .records import Record, Records
 from .tables import Table
@@ -49,6 +49,31 @@ CURVES = ("psnr", "loss", "low", "high")
 SHARE = 0.7  # "most" of the pictures
 Grids = Callable[[str], Grid]
 Groups = dict[tuple, dict[str, list[Record]]]  # place without seed -> arm -> records
+
+
+class Statement(NamedTuple):
+    """One line of a claim's test: `left` is more or less than `right`, or about the same.
+
+    >>> print(Statement("ticket.oracle", ">", "dense.oracle", -0.2))
+    ticket.oracle > dense.oracle -0.2
+    """
+
+    left: str | float
+    sign: str
+    right: str | float
+    plus: float = 0
+
+    def __str__(self) -> str:
+        text = f"{self.left} {self.sign} {self.right}"
+        if self.sign == "~":
+            return f"{text} ± {self.plus:g}"
+        return f"{text} {self.plus:+g}" if self.plus else text
+
+    def holds(self, left: float, right: float) -> bool:
+        """Say whether it is true of two numbers."""
+        if self.sign == "~":
+            return abs(left - right) <= self.plus
+        return left > right + self.plus if self.sign == ">" else left < right + self.plus
 
 
 @dataclass(frozen=True)
@@ -81,7 +106,7 @@ class Claim:
 
 
 def ledger(book: str | Path | None = None, records: Records | None = None) -> list[Claim]:
-    """Every claim, judged by the records there are.
+    """Judge every claim by the records there are.
 
     >>> {claim.verdict for claim in ledger()} <= set(VERDICTS)
     True
@@ -93,13 +118,13 @@ def ledger(book: str | Path | None = None, records: Records | None = None) -> li
 
 
 def counts(claims: list[Claim]) -> dict[str, int]:
-    """How many claims there are of each verdict."""
+    """Count the claims of each verdict."""
     found = Counter(claim.verdict for claim in claims)
     return {verdict: found[verdict] for verdict in VERDICTS}
 
 
 def table(claims: list[Claim]) -> Table:
-    """The verdicts as a table."""
+    """List the verdicts as a table."""
     return Table(["claim", "verdict", "scale"], [[c.id, c.verdict, c.scale] for c in claims])
 
 
@@ -125,42 +150,87 @@ def _verdict(findings: list[Finding]) -> tuple[str, str]:
     return "not yet run", ""
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What statements are asked of: groups of records, printed rows, or functions.
+
+    `read(group, token)` is the number of a group that a token names, or None.
+    """
+
+    name: str
+    scale: str
+    planned: int  # how many groups there are when all is run
+    groups: Iterable[Any]
+    read: Callable[[Any, str], float | None]
+
+    def ask(self, statement: Statement, share: float) -> Finding:
+        """Look where the statement holds, and whether that is often enough."""
+        found = [self._sides(group, statement) for group in self.groups]
+        sides = [pair for pair in found if None not in pair]
+        if str(statement.left).startswith("range ") and sides:
+            values = [left for left, _ in sides]
+            spread = max(values) - min(values)
+            sides = [(spread, sides[0][1])] if len(sides) > 1 else []
+        held = sum(statement.holds(*pair) for pair in sides)
+        means = [round(fmean(side), 3) for side in zip(*sides, strict=True)] or [None, None]
+        return Finding(
+            str(statement), self.name, self.scale, *means,
+            held=held, asked=len(sides), planned=self.planned,
+            ok=held >= share * len(sides) if sides else None,
+        )  # fmt: skip
+
+    def _sides(self, group: Any, statement: Statement) -> tuple[float | None, ...]:
+        return tuple(
+            float(token) if isinstance(token, (int, float)) else self.read(group, token)
+            for token in (statement.left, statement.right)
+        )
+
+
 def _tested(test: dict[str, Any], grids: Grids, records: Records) -> list[Finding]:
-    share = test.get("share", SHARE)
+    statements = [_statement(given) for given in test["holds"]]
     if "penalties" in test:
-        slopes = {(p0,): {"": _slopes(p0)} for p0 in test["penalties"]}
-        about = ("penalties", "exact", len(slopes))
-        return [_ask(s, slopes, _given, about, share) for s in test["holds"]]
-    if "table" in test:
-        rows = [{"": row} for row in papers.rows(test["table"])]
-        groups = {(i,): row for i, row in enumerate(rows)}
-        about = (test["table"], "printed", len(rows))
-        return [_ask(s, groups, _given, about, share) for s in test["holds"]]
-    grid = grids(test["grid"])
-    groups, planned = grouped(grid, records, test.get("at", {}))
-    about = (grid.name, grid.scale, planned)
-    for statement in test["holds"]:
-        _check_arms(statement, grid)
-    return [_ask(s, groups, _number, about, share) for s in test["holds"]]
+        slopes = [_slopes(p0) for p0 in test["penalties"]]
+        source = _Source("penalties", "exact", len(slopes), slopes, dict.get)
+    elif "table" in test:
+        rows = papers.rows(test["table"])
+        source = _Source(test["table"], "printed", len(rows), rows, dict.get)
+    else:
+        grid = grids(test["grid"])
+        for statement in statements:
+            _check_arms(statement, grid)
+        groups, planned = grouped(grid, records, test.get("at", {}))
+        source = _Source(grid.name, grid.scale, planned, groups.values(), _number)
+    return [source.ask(statement, test.get("share", SHARE)) for statement in statements]
+
+
+def _statement(given: list) -> Statement:
+    if len(given) not in (3, 4) or given[1] not in (">", "<", "~"):
+        raise InputError(f"a statement is [left, '>' or '<' or '~', right, plus], not {given}")
+    return Statement(*given)
 
 
 def grouped(grid: Grid, records: Records, at: Mapping[str, Any]) -> tuple[Groups, int]:
-    """The records of a grid by place and arm, and how many places were planned."""
+    """Sort the records of a grid by place and arm, and count the places that were planned."""
     groups: Groups = defaultdict(lambda: defaultdict(list))
     planned = set()
     for point in grid.points:
         if all(_inside(point.place[axis], wanted) for axis, wanted in at.items()):
-            key = tuple((axis, v) for axis, v in point.place.items() if axis != "seed")
-            planned.add(key)
+            place = place_without_seed(point)
+            planned.add(place)
             if record := records.get(point.experiment):
-                groups[key][point.arm].append(record)
+                groups[place][point.arm].append(record)
     return groups, len(planned)
+
+
+def place_without_seed(point: Point) -> tuple[tuple[str, Any], ...]:
+    """Say where in its grid a point lies, but for the seed: means are over seeds."""
+    return tuple((axis, value) for axis, value in point.place.items() if axis != "seed")
 
 
 def curves(
     name: str, axis: str, number: str, records: Records | None = None
 ) -> dict[str, tuple[list[float], list[float]]]:
-    """A number of each arm of the book's grid along one axis: means over all other places.
+    """Return a number of each arm of a grid along one axis: means over all other places.
 
     The axis "sparsity" is that of the density, the other way round; along the axis "step" there
     are the "loss" and the "psnr" of each fit.
@@ -187,7 +257,7 @@ def _along(axis: str, number: str, place: dict, record: Record) -> list[tuple[fl
     """Where on the axis a record belongs, with the number there."""
     if axis == "step":
         return [*zip(record["curve"]["step"], record["curve"][number], strict=True)]
-    value = _of(record, number)
+    value = number_of(record, number)
     if value is None:
         return []
     return [(1 - place["density"] if axis == "sparsity" else place[axis], value)]
@@ -200,40 +270,6 @@ def _inside(value: Any, wanted: list) -> bool:
     return wanted[0] <= value <= wanted[-1]
 
 
-def _ask(statement: list, groups: Mapping, read, about: tuple, share: float) -> Finding:
-    left, sign, right, plus = [*statement, 0][:4]
-    sides = []
-    for group in groups.values():
-        pair = (_side(group, left, read), _side(group, right, read))
-        if None not in pair:
-            sides.append(pair)
-    if str(left).startswith("range ") and sides:
-        values = [a for a, _ in sides]
-        sides = [(max(values) - min(values), sides[0][1])] if len(sides) > 1 else []
-    held = sum(_holds(a, sign, b, plus) for a, b in sides)
-    means = [round(fmean(side), 3) for side in zip(*sides, strict=True)] or [None, None]
-    text = f"{left} {sign} {right}" + (f" {plus:+g}" if plus and sign != "~" else "")
-    text += f" ± {plus:g}" if sign == "~" else ""
-    name, scale, planned = about
-    ok = held >= share * len(sides) if sides else None
-    return Finding(text, name, scale, *means, held, len(sides), planned, ok)
-
-
-def _holds(left: float, sign: str, right: float, plus: float) -> bool:
-    if sign == "~":
-        return abs(left - right) <= plus
-    return left > right + plus if sign == ">" else left < right + plus
-
-
-def _side(group: Mapping, token: Any, read) -> float | None:
-    return float(token) if isinstance(token, (int, float)) else read(group, token)
-
-
-def _given(row: Mapping[str, Mapping[str, float]], token: str) -> float | None:
-    """A number that is there as it is, without records."""
-    return row[""].get(token)
-
-
 def _slopes(p0: float) -> dict[str, float]:
     """How steep each penalty of a mask search is for a weight that is at its target."""
     p = torch.tensor([p0], dtype=torch.float64, requires_grad=True)
@@ -244,12 +280,13 @@ def _slopes(p0: float) -> dict[str, float]:
 def _number(group: Mapping[str, list[Record]], token: str) -> float | None:
     """The mean over seeds of a number of an arm."""
     arm, _, name = token.removeprefix("range ").partition(".")
-    values = [_of(record, name) for record in group.get(arm, [])]
+    values = [number_of(record, name) for record in group.get(arm, [])]
     values = [v for v in values if v is not None]
     return fmean(values) if values else None
 
 
-def _of(record: Record, name: str) -> float | None:
+def number_of(record: Record, name: str) -> float | None:
+    """Look up a number of a record by its name in statements; None if it was not measured."""
     if name.startswith("layer/"):
         layer = name.removeprefix("layer/")
         if record["layers"] and layer not in record["layers"]:
@@ -262,7 +299,8 @@ def _of(record: Record, name: str) -> float | None:
         return _rise(record["rounds"])
     if "@" in name:
         curve, wanted = name.split("@")
-        steps, values = record["curve"]["step"], record["curve"].get(curve)
+        steps = record["curve"]["step"]
+        values = record["curve"].get(curve)
         nearest = min(range(len(steps)), key=lambda i: abs(steps[i] - int(wanted)))
         return None if values is None else values[nearest]
     return record["numbers"].get(name)
@@ -277,10 +315,8 @@ def _rise(rounds: list[dict[str, float]]) -> float | None:
     return first - max(range(len(rounds)), key=lambda i: rounds[i]["best_psnr"])
 
 
-def _check_arms(statement: list, grid: Grid) -> None:
-    if len(statement) not in (3, 4) or statement[1] not in (">", "<", "~"):
-        raise InputError(f"a statement is [left, '>' or '<' or '~', right, plus], not {statement}")
-    for token in (t for t in (statement[0], statement[2]) if isinstance(t, str)):
+def _check_arms(statement: Statement, grid: Grid) -> None:
+    for token in (t for t in (statement.left, statement.right) if isinstance(t, str)):
         arm, _, number = token.removeprefix("range ").partition(".")
         if arm not in grid.arms:
             raise InputError(f"grid {grid.name!r} has no arm {arm!r}, only {', '.join(grid.arms)}")

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from .. import models
 from ..checks import is_number, is_whole
 from ..errors import Error, InputError
-from ..find.rounds import Imp, Round
-from ..find.schedule import FIRST_CONVS, Exempt, exempt_names, plan, prune
+from ..find.rounds import Imp, Round, in_rounds
+from ..find.schedule import FIRST_CONVS, Exempt, exempt_names, keep_counts, prune
 from ..masks import Mask
 from ..prior import Prior, fitting_side
 from ..tickets.initial import network_options
@@ -78,11 +78,12 @@ class Classifier(nn.Module):
         self.net.load_state_dict(
             {n: initial[n] if initial[n].shape == w.shape else w for n, w in weights.items()}
         )
-        self.variant, self.loss = variant, math.nan  # the loss at the end of its training
+        self.variant = variant
+        self.loss = math.nan  # at the end of its training
         self.to(prior.z.device)
 
     def forward(self, images: Tensor) -> Tensor:
-        """A number for each class, the largest for the likeliest."""
+        """Return a number for each class, the largest for the likeliest."""
         published = self.variant == "published"
         resize = "nearest" if published else "bilinear"
         images = F.interpolate(images, (self.side, self.side), mode=resize)
@@ -101,7 +102,7 @@ def train(
     lr: float = 0.02,
     seed: int = 0,
 ) -> Classifier:
-    """A copy, trained on batches drawn with `seed` by SGD with momentum and cross-entropy.
+    """Train a copy on batches drawn with `seed`, by SGD with momentum and cross-entropy.
 
     As published: momentum 0.9, weight decay 2e-4, and a tenth of the learning rate after half of
     the steps, a tenth of that after three quarters. The mask is `carried` over, so that it may be
@@ -125,12 +126,14 @@ def train(
     pairs = mask.pairs(mask.apply(net.net))
     sgd = torch.optim.SGD(net.parameters(), lr, momentum=0.9, weight_decay=2e-4)
     schedule = torch.optim.lr_scheduler.MultiStepLR(sgd, [steps // 2, 3 * steps // 4])
-    draw, order = torch.Generator().manual_seed(seed), torch.empty(0, dtype=torch.long)
+    draw = torch.Generator().manual_seed(seed)
+    order = torch.empty(0, dtype=torch.long)
     device = net.linear.weight.device
     for _ in range(steps):
         while len(order) < batch:  # through all pictures before any comes again
             order = torch.cat([order, torch.randperm(len(images), generator=draw)])
-        chosen, order = order[:batch], order[batch:]
+        chosen = order[:batch]
+        order = order[batch:]
         loss = F.cross_entropy(net(images[chosen].to(device)), labels[chosen].to(device))
         sgd.zero_grad()
         loss.backward()
@@ -146,14 +149,15 @@ def train(
 
 @torch.no_grad()
 def accuracy(classifier: Classifier, images: Tensor, labels: Tensor) -> float:
-    """The fraction of pictures whose likeliest class is right, with the running averages.
+    """Return the fraction of pictures whose likeliest class is right, with running averages.
 
     >>> import lipkit as lk
     >>> images, labels = lk.data.labelled("digits", "test")
     >>> accuracy(Classifier(lk.testing.tiny_prior(), images.shape[1:]), images, labels) < 0.3
     True
     """
-    training, device = classifier.training, classifier.linear.weight.device
+    training = classifier.training
+    device = classifier.linear.weight.device
     classifier.eval()
     batches = zip(images.split(256), labels.split(256), strict=True)
     right = sum(int((classifier(x.to(device)).argmax(1).cpu() == y).sum()) for x, y in batches)
@@ -172,7 +176,7 @@ def imp(
     progress: bool = True,
     **training,
 ) -> Imp:
-    """Iterative magnitude pruning as in `lipkit.find.imp`, of a classifier.
+    """Prune a classifier by magnitude round by round, as `lipkit.find.imp` does a prior.
 
     Every round starts from the initial weights, but for the variant "published", which goes on
     training what is left.
@@ -187,23 +191,26 @@ def imp(
     >>> imp(classifier, images, labels, rounds=2, steps=2)
     Imp(2 rounds, density 64.8 %: all 2 rounds are done)
     """
-    from tqdm import tqdm
+    spared = exempt_names(exempt, classifier.net, "conv")
+    trained = classifier
 
-    mask, trained = Mask.full(classifier.net), classifier
-    spared, found = exempt_names(exempt, classifier.net, "conv"), []
-    silent = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
-    for kept in tqdm(plan(mask, spared, 1.0, rate, rounds), "rounds", leave=False, **silent):
+    def train_and_prune(number: int, mask: Mask, kept: int) -> Round:
+        nonlocal trained
         began = time.perf_counter()
         start = trained if classifier.variant == "published" else classifier
         trained = train(start, images, labels, mask=mask, **training)
-        pruned, seconds = prune(trained.net, mask, kept, spared), time.perf_counter() - began
-        found.append(Round(mask.density, trained.loss, math.nan, math.nan, seconds, pruned))
-        mask = pruned
-    return Imp(tuple(found), copy.deepcopy(classifier), f"all {rounds} rounds are done")
+        pruned = prune(trained.net, mask, kept, spared)
+        seconds = time.perf_counter() - began
+        return Round(mask.density, trained.loss, math.nan, math.nan, seconds, pruned)
+
+    dense = Mask.full(classifier.net)
+    counts = keep_counts(dense, spared, 1.0, rate, rounds)
+    found = tuple(in_rounds(dense, counts, train_and_prune, progress))
+    return Imp(found, copy.deepcopy(classifier), f"all {rounds} rounds are done")
 
 
 def carried(mask: Mask, net: nn.Module) -> Mask:
-    """The mask for another network's convolutions; those of another shape stay dense.
+    """Carry a mask over to another network; convolutions of another shape stay dense.
 
     >>> import lipkit as lk
     >>> prior = lk.testing.tiny_prior()

@@ -11,7 +11,7 @@ import torch
 from distributed import Client, Future, LocalCluster, as_completed, get_worker
 
 from ..errors import Error
-from . import running as trial
+from . import running
 from .experiment import Experiment
 from .grid import Point
 from .records import Record
@@ -52,7 +52,7 @@ class Cluster:
         return list(self.client.scheduler_info(n_workers=-1)["workers"].values())
 
     def run(self, points: Iterator[Point]) -> Iterator[tuple[Point, Record]]:
-        """Results as they come; a new experiment starts when one has ended."""
+        """Yield results as they come; a new experiment starts when one has ended."""
         under_way: dict[Future, Point] = {}
         ready = as_completed()
         try:
@@ -85,7 +85,7 @@ class Cluster:
         if future.status == "finished":
             return future.result()
         if future.status == "error":  # not the experiment, which reports its own: its worker
-            return trial.failure(point.experiment, future.exception())
+            return running.failure(point.experiment, future.exception())
         raise Error("the Dask scheduler is gone; start the sweep again to go on from here")
 
     def _close(self, unfinished: list[Future]) -> None:
@@ -96,13 +96,14 @@ class Cluster:
 
 
 def on_worker(experiment: Experiment, masks: str) -> dict:
-    """One experiment on a worker: on the GPU of its number, if there are several."""
-    name, gpus = str(get_worker().name), torch.cuda.device_count()
+    """Run one experiment on a worker: on the GPU of its number, if there are several."""
+    name = str(get_worker().name)
+    gpus = torch.cuda.device_count()
     device = f"cuda:{int(name) % gpus}" if gpus and name.isdigit() else None
-    return trial.run(experiment, device, masks)
+    return running.run(experiment, device, masks)
 
 
 def dask_setup(worker) -> None:
-    """Dask calls this in the workers made here: Ctrl-C is for the process that made them."""
+    """Leave Ctrl-C to the process that made the workers; Dask calls this in each of them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger("distributed").setLevel(logging.CRITICAL)

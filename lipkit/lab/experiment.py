@@ -7,10 +7,10 @@ from typing import Any, Self
 
 from ..errors import InputError
 from ..find.schedule import rounds_to
-from .kinds import TASKS, kind_of
+from .kinds import kind_of
 from .settings import METHODS, VERSIONS, Settings, check_names, names
 
-__all__ = ["METHODS", "TASKS", "VERSIONS", "Experiment"]
+__all__ = ["METHODS", "VERSIONS", "Experiment"]
 
 
 class Experiment(Settings):
@@ -52,10 +52,10 @@ class Experiment(Settings):
     def of(cls, given: Mapping[str, Any]) -> Self:
         """Make an experiment from plain data, checked.
 
-        >>> Experiment.of({"image": "coffee", "size": 64, "task": "deblur"})
+        >>> Experiment.of({"image": "coffee", "size": 64, "gray": 1})
         Traceback (most recent call last):
             ...
-        lipkit.errors.InputError: there is no task 'deblur'; there are: denoise, inpaint, ...
+        lipkit.errors.InputError: gray of an experiment must be bool, got 1
         """
         made = super().of(given)
         made.check()
@@ -78,7 +78,7 @@ class Experiment(Settings):
 
     @property
     def work(self) -> int:
-        """Optimizer steps in all, of the fit and the search: what time is estimated from."""
+        """Count the optimizer steps of fit and search; time is estimated from them."""
         searching = 0
         if self.method == "oes":
             searching = self.find.get("steps", 1000)

@@ -1,17 +1,17 @@
 """A grid of experiments, read from a TOML file.
 
-```toml
-title = "Denoising at 64 pixels"
-common = {size = 64, prior = "dip", steps = 400}   # what all have in common
+One is written like this::
 
-[axes]                                             # every combination of these
-seed = [0, 1, 2]
-image = ["astronaut", {image = "coffee", steps = 600}]
+    title = "Denoising at 64 pixels"
+    common = {size = 64, prior = "dip", steps = 400}   # what all have in common
 
-[arms]                                             # what is compared
-dense = {}
-ticket = {method = "imp", density = 0.17}
-```
+    [axes]                                             # every combination of these
+    seed = [0, 1, 2]
+    image = ["astronaut", {image = "coffee", steps = 600}]
+
+    [arms]                                             # what is compared
+    dense = {}
+    ticket = {method = "imp", density = 0.17}
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from ..errors import FileError, InputError
 from .experiment import Experiment
 from .paths import grids_folder
 
-KEYS = ("title", "about", "scale", "common", "axes", "arms", "paper", "code")
+TEXTS = ("title", "about", "scale", "paper", "code")
+KEYS = (*TEXTS, "common", "axes", "arms")
 SCALES = ("laptop", "paper")
 
 
@@ -62,9 +63,11 @@ class Grid:
 
     @classmethod
     def load(cls, path: str | Path) -> Grid:
-        """From a file, or from the book's grids by name."""
-        path, ours = Path(path), not Path(path).suffix
-        path = grids_folder() / f"{path.name}.toml" if ours else path
+        """Read a grid from a file, or one of the book's by name."""
+        path = Path(path)
+        ours = not path.suffix
+        if ours:
+            path = grids_folder() / f"{path.name}.toml"
         try:
             return cls.of(path.stem, tomllib.loads(path.read_text(encoding="utf-8")))
         except OSError as problem:
@@ -77,18 +80,15 @@ class Grid:
 
     @classmethod
     def of(cls, name: str, data: Mapping[str, Any]) -> Grid:
-        """From the content of a file."""
+        """Make a grid from the content of a file."""
         for key in data:
             if key not in KEYS:
                 raise InputError(f"a grid has {', '.join(KEYS)}, not {key!r}")
-        arms, axes = data.get("arms"), data.get("axes", {})
-        if (
-            not isinstance(arms, dict)
-            or not arms
-            or not all(isinstance(a, dict) for a in arms.values())
-        ):
+        arms = data.get("arms")
+        axes = data.get("axes", {})
+        if not _is_table(arms, dict) or not arms:
             raise InputError("a grid needs [arms], a table of tables: what is to be compared")
-        if not isinstance(axes, dict) or not all(isinstance(v, list) and v for v in axes.values()):
+        if not _is_table(axes, list) or not all(axes.values()):
             raise InputError("[axes] holds lists of values, none of them empty")
         if data.get("scale", "paper") not in SCALES:
             raise InputError(f"scale is one of {', '.join(SCALES)}, not {data['scale']!r}")
@@ -100,13 +100,10 @@ class Grid:
                 chosen |= value if isinstance(value, dict) else {axis: value}
             place = {a: v.get(a, str(v)) if isinstance(v, dict) else v for a, v in place.items()}
             points += [_point(arm, place, chosen | own) for arm, own in arms.items()]
-        rest = {
-            key: data[key] for key in ("title", "about", "scale", "paper", "code") if key in data
-        }
-        return cls(name, points, **rest)
+        return cls(name, points, **{key: data[key] for key in TEXTS if key in data})
 
     def only(self, arms: Iterable[str]) -> Grid:
-        """The part of the grid with these arms."""
+        """Return the part of the grid with these arms."""
         for arm in arms:
             if arm not in self.arms:
                 raise InputError(
@@ -116,8 +113,12 @@ class Grid:
 
     @property
     def arms(self) -> list[str]:
-        """What is compared, in order."""
+        """List what is compared, in order."""
         return list(dict.fromkeys(point.arm for point in self.points))
+
+
+def _is_table(found: Any, kind: type) -> bool:
+    return isinstance(found, dict) and all(isinstance(value, kind) for value in found.values())
 
 
 def _point(arm: str, place: dict[str, Any], given: dict[str, Any]) -> Point:
@@ -128,7 +129,7 @@ def _point(arm: str, place: dict[str, Any], given: dict[str, Any]) -> Point:
 
 
 def names() -> list[str]:
-    """The grids of the book.
+    """List the grids of the book.
 
     >>> "first-light" in names()
     True

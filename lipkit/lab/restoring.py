@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -54,7 +55,7 @@ def restored(
         average = PosteriorMean(**average)
     result = fit(
         prior, problem.op, problem.y, mask=mask, steps=e.steps, lr=e.lr,
-        stop=_Watched(WMV(**e.stop)) if e.stop else None,
+        stop=_Watched(**e.stop) if e.stop else None,
         every=e.every or max(1, e.steps // POINTS), seed=e.seed, precision=e.precision,
         progress=progress, **seen, **e.fit | {"average": average},
     )  # fmt: skip
@@ -103,23 +104,16 @@ def likeness(one: Tensor, other: Tensor) -> float:
     return float(torch.stack([one.flatten(), other.flatten()]).corrcoef()[0, 1])
 
 
-class _Watched:
+@dataclass(frozen=True)
+class _Watched(WMV):
     """A stop rule that picks its picture but lets the fit go on, so that curves are whole."""
 
-    def __init__(self, rule: WMV) -> None:
-        self.rule = rule
-
-    def __repr__(self) -> str:
-        return f"_Watched({self.rule!r})"
-
     def init(self, x: Tensor) -> dict[str, Tensor]:
-        return self._hidden(self.rule.init(x))
+        return self._hidden(super().init(x))
 
     def update(self, state: dict[str, Tensor], step: int, x: Tensor) -> dict[str, Tensor]:
-        return self._hidden(self.rule.update(state | {"done": state["fired"]}, step, x))
+        return self._hidden(super().update(state | {"done": state["fired"]}, step, x))
 
-    def _hidden(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    @staticmethod
+    def _hidden(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return state | {"fired": state["done"], "done": torch.zeros_like(state["done"])}
-
-    def reason(self, steps: int, best_step: int | None) -> str:
-        return self.rule.reason(steps, best_step)

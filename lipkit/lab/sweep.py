@@ -10,13 +10,14 @@ import statistics
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import Error, InputError
 from ..fitting.interrupt import held_interrupts
 from ..workers import default_device, device_name
-from . import running as trial
+from . import running
 from .experiment import Experiment
 from .grid import Grid, Point
 from .records import Record, Records, state
@@ -69,15 +70,16 @@ def run(
     >>> run(grid, Records(folder), **quiet).done, run(grid, Records(folder), **quiet).done
     (1, 0)
     """
+    began = time.monotonic()
     grid = grid if isinstance(grid, Grid) else Grid.load(grid)
     records = Records() if records is None else records
     masks = _masks_beside(records.path) if masks is None else Path(masks)
     points, recorded = todo(grid, records, retry_failed)
-    ledger = _Ledger(points, recorded, _costs_here(records), budget, say)
+    progress = _Progress(points, recorded, _costs_here(records), budget, began, say)
     if points:
-        runner = _runner(serial, scheduler, workers, Path(masks).resolve(), ledger)
-        ledger.follow(runner(ledger.affordable()), lambda r: records.add(r, grid.name))
-    return ledger.summary()
+        runner, progress.slots = _runner(serial, scheduler, workers, masks.resolve())
+        progress.follow(runner(progress.affordable()), lambda r: records.add(r, grid.name))
+    return progress.summary()
 
 
 def _masks_beside(records: Path) -> Path:
@@ -86,7 +88,7 @@ def _masks_beside(records: Path) -> Path:
 
 
 def todo(grid: Grid, records: Records, retry_failed: bool = False) -> tuple[list[Point], int]:
-    """What is left to run, and how many experiments are recorded."""
+    """List what is left to run, and count the experiments that are recorded."""
     settled = ("done",) if retry_failed else ("done", "failed")
     known = {r["hash"] for r in records.all if state(r) in settled}
     once: dict[str, Point] = {}
@@ -97,7 +99,7 @@ def todo(grid: Grid, records: Records, retry_failed: bool = False) -> tuple[list
 
 
 def estimate(grid: Grid, records: Records) -> Table:
-    """What a sweep would do and how long it would take here, judged by past records.
+    """Estimate what a sweep would do and how long it would take here, from past records.
 
     Experiments that share a mask are counted as if each had to find its own.
     """
@@ -139,7 +141,7 @@ class Costs:
             self.alike[alike].append(record["seconds"] / work)
 
     def of(self, experiment: Experiment) -> float | None:
-        """The seconds to expect, or None if nothing like it is known."""
+        """Return the seconds to expect, or None if nothing like it is known."""
         same, alike = self._likeness(experiment)
         if same in self.same:
             return statistics.median(self.same[same])
@@ -157,31 +159,35 @@ def _costs_here(records: Records) -> Costs:
     return Costs(records.all, device_name(default_device()))
 
 
-class _Ledger:
-    """Counts, time and the table of a sweep under way."""
+@dataclass
+class _Progress:
+    """A sweep under way: what is to do, what is done, and how long it takes."""
 
-    def __init__(self, todo: list[Point], recorded: int, costs: Costs, budget, say) -> None:
-        self.todo, self.recorded, self.costs, self.say = todo, recorded, costs, say
-        self.began, self.budget, self.slots = time.monotonic(), budget, 1
-        self.started: list[Point] = []
-        self.counts: Counter[str] = Counter()
+    points: list[Point]
+    recorded: int
+    costs: Costs
+    budget: float | None
+    began: float
+    say: Callable[[str], None]
+    slots: int = 1  # experiments at a time
+    counts: Counter[str] = field(default_factory=Counter)
 
     def affordable(self) -> Iterator[Point]:
-        """The experiments in order, but for those for which there is no time any more."""
-        for point in self.todo:
+        """Go through the points in order, but for those for which there is no time any more."""
+        for point in self.points:
             if self.budget is not None:
                 left = self.budget - (time.monotonic() - self.began)
                 if left <= 0 or left < (self.costs.of(point.experiment) or 0):
                     continue
-            self.started.append(point)
             yield point
 
     def follow(self, results: Iterator[Result], keep: Callable[[Record], None]) -> None:
-        self.say(f"{len(self.todo)} experiments to run, {self.recorded} recorded")
+        """Keep and show the results as they come."""
+        self.say(f"{len(self.points)} experiments to run, {self.recorded} recorded")
         self.say(_line("", "arm", "where", "stopped", "oracle", "last", "seconds", "left"))
         for point, record in results:
             with held_interrupts() as release:  # what is finished is written before anything else
-                self.costs.learn(record | {"search_seconds": record.get("search_seconds", 0)})
+                self.costs.learn(record)
                 keep(record)
                 self.counts[record["status"]] += 1
                 self._show(point, record)
@@ -189,8 +195,8 @@ class _Ledger:
 
     def _show(self, point: Point, record: Record) -> None:
         done = sum(self.counts.values())
-        where = " ".join(str(v) for v in point.place.values()) or point.experiment.image
-        number = f"{done}/{len(self.todo)}"
+        where = " ".join(str(v) for v in point.place.values()) or str(point.experiment.image)
+        number = f"{done}/{len(self.points)}"
         if record["status"] == "failed":
             self.say(f"{number:>9}  {point.arm:16.16}  {where:24.24}  failed: {record['reason']}")
             return
@@ -201,12 +207,13 @@ class _Ledger:
 
     def _left(self, done: int) -> str:
         mean = (time.monotonic() - self.began) * self.slots / done
-        rest = self.todo[done:]
+        rest = self.points[done:]
         return duration(sum(self.costs.of(p.experiment) or mean for p in rest) / self.slots)
 
     def summary(self) -> Summary:
-        done, failed = self.counts["done"], self.counts["failed"]
-        left = len(self.todo) - done - failed
+        done = self.counts["done"]
+        failed = self.counts["failed"]
+        left = len(self.points) - done - failed
         return Summary(self.recorded, done, failed, left, time.monotonic() - self.began)
 
 
@@ -215,23 +222,23 @@ def _line(*cells: str) -> str:
     return f"{number:>9}  {arm:16.16}  {where:24.24}  " + "  ".join(f"{c:>7}" for c in rest)
 
 
-def _runner(serial: bool, scheduler, workers, masks: Path, ledger: _Ledger) -> Runner:
+def _runner(serial: bool, scheduler, workers, masks: Path) -> tuple[Runner, int]:
+    """What runs the points, and how many at a time."""
     if serial:
-        return lambda points: ((p, trial.run(p.experiment, masks=masks)) for p in points)
+        return lambda points: ((p, running.run(p.experiment, masks=masks)) for p in points), 1
     try:
-        from .cluster import Cluster
+        from .cluster import Cluster  # loaded late: only this needs Dask
     except ModuleNotFoundError:
         raise Error(
             "running experiments side by side needs Dask: pip install 'lipkit[sweep]', "
             "or run them one after another with --serial"
         ) from None
     cluster = Cluster(scheduler, workers, masks)
-    ledger.slots = cluster.slots
-    return cluster.run
+    return cluster.run, cluster.slots
 
 
 def seconds(text: str) -> float:
-    """A time such as 25m, 90s or 1h30m in seconds.
+    """Read a time such as 25m, 90s or 1h30m, in seconds.
 
     >>> seconds("1h30m"), seconds("45")
     (5400.0, 45.0)
@@ -247,7 +254,7 @@ def seconds(text: str) -> float:
 
 
 def duration(time_s: float) -> str:
-    """A time for people.
+    """Write a time for people.
 
     >>> duration(42), duration(600), duration(9000)
     ('42 s', '10 min', '2.5 h')

@@ -26,7 +26,7 @@ class MRI(Operator):
     """y_c = M F (S_c x): coil sensitivity, centred orthonormal Fourier transform, sampling.
 
     Args:
-        maps: complex sensitivities [coils, H, W], scaled here so that the sum of |S_c|^2 is 1
+        maps: complex sensitivities [coils, H, W], scaled here so that the sum of `|S_c|^2` is 1
             wherever they are not all zero. That place is `op.support` [1, H, W]; elsewhere nothing
             can be known.
         sampling: 1 where k-space is measured and 0 elsewhere, [H, W] or [W] for whole lines;

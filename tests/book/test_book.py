@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import lipkit as lk
-from lipkit.book import build, notebooks, run, runs, site
+from lipkit.book import build, executing, notebooks, run, runs, site
 from lipkit.book.api import api_page
 from lipkit.book.status import status_page
 from tests.support.tiny_book import END, PARAMETERS, START, write_book, write_chapter
@@ -41,7 +41,7 @@ def test_a_run_is_kept_and_not_repeated(book):
 
 def key(book: Path, **parameters) -> str:
     chapters = notebooks.find_chapters(book / "notebooks")
-    return runs.plan(chapters, parameters, book, book / "cache")[0].key
+    return runs.prepare(chapters, parameters, book, book / "cache")[0].key
 
 
 def test_whatever_can_change_a_result_changes_its_key(book):
@@ -108,8 +108,8 @@ def test_an_interrupt_leaves_no_kernel_that_papermill_forgot(book):
     ) as papermill:
         left = psutil.Process(int(papermill.stdout.readline()))
         chapter = notebooks.ChapterFile(book / "notebooks" / "01_tiny.ipynb")
-        job = runs._Job(runs.Run(chapter, {}, "0", book), papermill, book / "part", book / "log")
-        runs._stop(job)
+        job = executing._Job(runs.Run(chapter, {}, "0", book), papermill)
+        executing._stop(job)
         assert papermill.poll() is not None
     assert not left.is_running() or left.status() == psutil.STATUS_ZOMBIE
 
@@ -128,13 +128,13 @@ def test_chapters_are_found_by_name_number_and_path(book):
 
 
 def test_old_runs_are_forgotten(book):
-    for sigma in range(1, runs.KEEP_RUNS + 3):
+    for sigma in range(1, executing.KEEP_RUNS + 3):
         path = book / "cache" / f"01_tiny-{sigma:016x}.ipynb"
         path.parent.mkdir(exist_ok=True)
         path.write_text("{}")
     chapter = notebooks.ChapterFile(book / "notebooks" / "01_tiny.ipynb")
-    runs._prune(runs.Run(chapter, {}, "0", path))
-    assert len(list(path.parent.iterdir())) == runs.KEEP_RUNS
+    executing._forget_old(runs.Run(chapter, {}, "0", path))
+    assert len(list(path.parent.iterdir())) == executing.KEEP_RUNS
 
 
 @pytest.mark.parametrize(
@@ -209,21 +209,26 @@ def test_the_scripts_that_travel_with_the_book_are_the_published_ones():
     assert f"{prefix}html-manager/LICENSE" in files
 
 
-def test_the_api_page_has_every_public_name():
-    page = api_page()
-    for name in lk.__all__:
-        if isinstance(getattr(lk, name), type(lk)):
-            continue
-        assert f"### `lk.{name}`" in page
-    for name in (
-        "lk.physics.Denoise",
-        "lk.metrics.psnr",
-        "lk.book.chapter.start",
-        "lk.lab.Experiment",
-        "lk.data.image",
-    ):
-        assert f"### `{name}`" in page
+def test_the_api_page_has_every_public_name(tmp_path):
+    """Rendered alone, with the book's settings; a docstring that is no reST is an error."""
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text())["sphinx"]["config"]
+    own = ("default_role", "autodoc_", "add_module", "nitpick", "python_", "napoleon_")
+    conf = {name: value for name, value in settings.items() if name.startswith(own)}
+    conf["extensions"] = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+    (tmp_path / "conf.py").write_text(f"globals().update({conf!r})")
+    (tmp_path / "index.md").write_text(api_page())
+    command = [sys.executable, "-m", "sphinx", "-W", "-n", "--keep-going", ".", "html"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+    page = (tmp_path / "html" / "index.html").read_text()
+    anchors = {name for name in lk.__all__ if not isinstance(getattr(lk, name), type(lk))}
+    anchors -= {"__version__"}
+    anchors |= {"Mask.load", "physics.Denoise", "book.chapter.start", "lab.Experiment"}
+    anchors |= {"data.image", "masks.SCOPES"}
+    assert [name for name in anchors if f'id="lipkit.{name}"' not in page] == []
     assert " at 0x" not in page
+    assert "Alias for field" not in page
 
 
 def test_the_status_page_tells_what_the_chapters_reported(tmp_path):

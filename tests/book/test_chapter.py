@@ -1,10 +1,13 @@
 """What a notebook calls: start, check and finish, without a kernel."""
 
+import warnings
+
 import pytest
 
 import lipkit as lk
-from lipkit.book import chapter
+from lipkit.book import chapter, notebooks
 from lipkit.book.parameters import checked, declared
+from tests.support.tiny_book import PARAMETERS, START, write_chapter
 
 CELL = """# parameters: change them here
 profile: str = "laptop"
@@ -159,6 +162,22 @@ def test_bands_are_not_judged_where_they_mean_nothing(capsys, line, why):
     assert capsys.readouterr().out == f"{why}  PSNR: 3 dB\n"
     with pytest.raises(lk.Error, match="check failed: adjoint"):
         p.check("adjoint", False, always=True)
+
+
+def test_outside_a_notebook_warnings_keep_their_form():
+    before = warnings.formatwarning
+    start()
+    assert warnings.formatwarning is before
+
+
+def test_in_a_notebook_warnings_are_a_sentence_from_start_to_finish(tmp_path):
+    warn = "import warnings\nwarnings.warn('look here')"
+    end = "p.finish()\nimport warnings\nprint(warnings.formatwarning.__module__)"
+    write_chapter(tmp_path / "01_warns.ipynb", PARAMETERS, START, warn, end)
+    (done,) = lk.book.run(folder=tmp_path, root=tmp_path, say=lambda line: None)
+    outputs = [o for cell in notebooks.read(done.path)["cells"] for o in cell.get("outputs", [])]
+    streams = {output["name"]: "".join(output["text"]) for output in outputs if "name" in output}
+    assert streams == {"stderr": "UserWarning: look here\n", "stdout": "warnings\n"}
 
 
 def test_defaults_must_be_plain_values():

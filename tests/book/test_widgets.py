@@ -92,8 +92,8 @@ def test_curve_slider_moves_its_dot_and_says_the_value() -> None:
     assert "PSNR (dB) 30.00 at step 1000" in pages(slider)[1]
 
 
-def test_compare_holds_both_pictures_and_a_named_range() -> None:
-    html = widgets.compare(SHADES[0], SHADES[2], ("noisy", "clean"), alt="a card").data
+def test_a_wipe_holds_both_pictures_and_a_named_range() -> None:
+    html = widgets.wipe(SHADES[0], SHADES[2], ("noisy", "clean"), alt="a card").data
     assert html.count("<img") == 2
     assert 'alt="a card: noisy"' in html
     assert 'alt="a card: clean"' in html

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 import lipkit as lk
-from lipkit.cli import estimate, main, task
+from lipkit.cli import estimate, main
+from lipkit.cli.task import Problem
 
 OPTIONS = dict(levels=2, down=8, up=8, skip=2, in_channels=4)
 SMALL = [text for name, value in OPTIONS.items() for text in ("-o", name, str(value))]
@@ -321,7 +322,7 @@ def test_from_the_shell_there_is_no_traceback(folder):
 def announced(capsys, monkeypatch, free: int | None, device: str = "cpu") -> str:
     monkeypatch.setattr(estimate, "available_memory", lambda device: free)
     y = torch.zeros(3, 1000, 1200)
-    picture = task.Problem("denoise", y, lk.physics.Denoise(0.0), (1000, 1200))
+    picture = Problem("denoise", y, lk.physics.Denoise(0.0), (1000, 1200))
     recipe = lk.prior.Recipe("dip", (1000, 1200), 0, OPTIONS)
     estimate.announce(picture, recipe, 1000, 100, device)
     return capsys.readouterr().err

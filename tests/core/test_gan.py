@@ -15,16 +15,16 @@ import pytest
 import torch
 
 import lipkit as lk
+from lipkit.fitting import loop
 from lipkit.gan.cover import Cover
 from lipkit.gan.search import _median as median
-from lipkit.gan.snapshot import NAME, save_snapshot
-from lipkit.gan.train import main, train
-from lipkit.gan.training import Plan, Training
+from lipkit.gan.train import CHECKPOINT, main, train
+from lipkit.gan.training import Training, TrainingPlan
 from lipkit.gan.wgan import Duel
 from lipkit.models import Critic, Encoder, Generator
 from lipkit.physics import CompressedSensing, Denoise, Inpaint
 
-PLAN = Plan(6, 6, (6, 4), steps=(3, 4, 5), batch=(8, 8, 4), faces=16, lr=1e-3)
+PLAN = TrainingPlan(6, 6, (6, 4), steps=(3, 4, 5), batch=(8, 8, 4), faces=16, lr=1e-3)
 COVERED = replace(PLAN, cover=2e-3, joins=6, half=True)
 
 
@@ -326,11 +326,45 @@ def test_imp_prunes_exactly_and_rewinds(prune_critic):
     assert [round(line["density"], 3) for line in found.log] == [1.0, 0.8, 0.64, 0.512]
 
 
+@pytest.mark.parametrize("prune_critic", [False, True])
+def test_an_interrupted_round_goes_on_to_the_same_bits(tmp_path, monkeypatch, prune_critic):
+    pair = (
+        lk.models.build("pgan", **SMALL),
+        lk.models.build("pgan-critic", depth0=8, scales=(8, 4)),
+    )
+    faces = lk.data.faces(12, size=16)
+    how = dict(rounds=2, steps=4, batch=4, prune_critic=prune_critic, progress=False)
+    whole = lk.gan.imp(*pair, faces, **how)
+    step = Duel.step
+    calls = []
+
+    def pressing(duel, real):
+        calls.append(real)
+        if len(calls) == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(duel, real)
+
+    monkeypatch.setattr(Duel, "step", pressing)
+    with pytest.raises(KeyboardInterrupt, match="round 1 of 2 was interrupted at step 2 of 4; "):
+        lk.gan.imp(*pair, faces, folder=tmp_path, **how)
+    with pytest.raises(lk.InputError, match="another round: its lr differ"):
+        lk.gan.imp(*pair, faces, folder=tmp_path, lr=0.1, **how)
+    again = lk.gan.imp(*pair, faces, folder=tmp_path, **how)
+    assert len(calls) == 3 * 4
+    assert again.masks == whole.masks and again.log == whole.log
+    for one, other in zip(again.finetuned, whole.finetuned, strict=True):
+        weights = zip(one.parameters(), other.parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in weights)
+    assert not list(tmp_path.glob("*under-way*"))
+
+
 # --- training -------------------------------------------------------------------------------------
 
 
 def test_training_brings_the_critics_distance_down_and_pictures_closer():
-    plan = Plan(8, 16, (), steps=(200,), batch=(16,), faces=64, lr=3e-3, average=0.9, seed=1)
+    plan = TrainingPlan(
+        8, 16, (), steps=(200,), batch=(16,), faces=64, lr=3e-3, average=0.9, seed=1
+    )
     training = Training(plan)
     reals = training._at_scale(0).float() / 255
 
@@ -346,7 +380,9 @@ def test_training_brings_the_critics_distance_down_and_pictures_closer():
 
 def test_the_average_is_young_at_the_start_of_a_scale():
     """Else layers that were random until then would stay so for a thousand steps."""
-    training = Training(Plan(4, 4, (4,), steps=(3, 60), batch=(4, 4), faces=8, average=0.999))
+    training = Training(
+        TrainingPlan(4, 4, (4,), steps=(3, 60), batch=(4, 4), faces=8, average=0.999)
+    )
     layer = training.average.to_rgb[1].weight
     at_first = layer.clone()
     while training.step < 63:
@@ -365,7 +401,7 @@ def test_resuming_is_bit_identical(tmp_path, plan):
         training = train(plan, folder, minutes=0, progress=False)
         while training.step < stop:
             training.advance()
-        save_snapshot(training, folder)
+        loop.save(training, folder / CHECKPOINT)
     resumed = train(plan, folder, progress=False, every=2)
     for a, b in zip(whole.average.parameters(), resumed.average.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -374,21 +410,40 @@ def test_resuming_is_bit_identical(tmp_path, plan):
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+def test_an_interrupted_training_is_saved_and_goes_on(tmp_path, monkeypatch):
+    whole = train(PLAN, tmp_path / "whole", progress=False)
+    step = Training.advance
+
+    def pressing(training):
+        if training.step == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(training)
+
+    monkeypatch.setattr(Training, "advance", pressing)
+    folder = tmp_path / "parts"
+    with pytest.raises(KeyboardInterrupt, match="at step 7 of 12; .*parts goes on from there"):
+        train(PLAN, folder, progress=False)
+    resumed = train(PLAN, folder, progress=False)
+    assert resumed.step == 12
+    for a, b in zip(whole.average.parameters(), resumed.average.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_an_encoder_makes_the_generator_cover_the_real_pictures():
-    plan = Plan(8, 16, (), (300,), (16,), faces=64, average=0.9, cover=1e-2, joins=250)
+    plan = TrainingPlan(8, 16, (), (300,), (16,), faces=64, average=0.9, cover=1e-2, joins=250)
     training = Training(plan)
     reals = training._at_scale(0).float() / 127.5 - 1
-    critic = copy.deepcopy(training.nets["critic"].state_dict())
+    critic = copy.deepcopy(training.duel.critic.state_dict())
 
     def miss() -> float:
         with torch.no_grad():
-            return float((training.average(training.nets["encoder"](reals)[0]) - reals).var())
+            return float((training.average(training.cover.encoder(reals)[0]) - reals).var())
 
     before = miss()
     losses = [training.advance() for _ in range(250)]
     assert miss() < 0.3 * float((reals - reals.mean(0)).var()) < before
     assert all(set(loss) == {"miss", "nats"} for loss in losses)
-    now = training.nets["critic"].state_dict()
+    now = training.duel.critic.state_dict()
     assert all(torch.equal(critic[name], now[name]) for name in critic)  # it has not joined yet
     assert training.cover.adam.param_groups[0]["lr"] == plan.cover
     assert set(training.advance()) > {"miss", "nats", "distance"}
@@ -397,7 +452,7 @@ def test_an_encoder_makes_the_generator_cover_the_real_pictures():
 
 def test_where_telling_has_a_high_price_latent_vectors_tell_nothing(monkeypatch):
     monkeypatch.setattr("lipkit.gan.cover.PRICE", 1.0)
-    training = Training(Plan(4, 8, (), (200,), (16,), faces=64, cover=1e-2, joins=200))
+    training = Training(TrainingPlan(4, 8, (), (200,), (16,), faces=64, cover=1e-2, joins=200))
     nats = [float(training.advance()["nats"]) for _ in range(200)]
     assert nats[-1] < 0.2
 
@@ -430,17 +485,19 @@ def test_the_folder_of_a_training(tmp_path):
     assert lk.data.image(tmp_path / "samples_000012.png").shape == (3, 128, 128)
     net = lk.gan.load(tmp_path / "generator.safetensors")
     assert net.side == 16 and net.note["plan"]["steps"] == [3, 4, 5]
-    with pytest.raises(lk.InputError, match="another plan .lr was 0.001, now 0.01"):
-        train(Plan(**{**PLAN.__dict__, "lr": 0.01}), tmp_path)
-    (tmp_path / NAME).write_bytes(b"not a checkpoint")
+    with pytest.raises(
+        lk.InputError, match="another training: its lr differ .lr was 0.001, now 0.01"
+    ):
+        train(TrainingPlan(**{**PLAN.__dict__, "lr": 0.01}), tmp_path)
+    (tmp_path / CHECKPOINT).write_bytes(b"not a checkpoint")
     with pytest.raises(lk.FileError, match="no readable checkpoint"):
         train(PLAN, tmp_path)
     with pytest.raises(lk.FileError, match="no network that lipkit.gan.save wrote"):
-        lk.gan.load(tmp_path / NAME)
+        lk.gan.load(tmp_path / CHECKPOINT)
 
 
 def test_the_plan_fades_in_every_scale_but_the_first():
-    plan = Plan(4, 4, (4,), steps=(2, 10), batch=(4, 4), fade=0.5, faces=8)
+    plan = TrainingPlan(4, 4, (4,), steps=(2, 10), batch=(4, 4), fade=0.5, faces=8)
     assert [plan.at(i) for i in (0, 1, 2, 3, 7, 11)] == [
         (0, 0.0), (0, 0.0), (1, 1.0), (1, 0.8), (1, 0.0), (1, 0.0),
     ]  # fmt: skip

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import lipkit as lk
-from lipkit.engine.graph import Watch
+from lipkit.engine.cuda_graph import Watch
 from lipkit.find import auto_density, oes, oes_multi, passes
-from lipkit.find.eye import FIRST_LAM, Eye, eye_settings
+from lipkit.find.oes_search import FIRST_LAM, OesSearch, oes_settings
 from lipkit.find.relaxed import PENALTIES, key_of, kl_slope, logistic_noise, relax_
 from lipkit.masks import covered
 from lipkit.testing import tiny_image, tiny_prior
@@ -31,7 +31,7 @@ def settings(**changes):
         density=0.1, steps=30, lr=0.1, lam=1e-6, p0=None, reg="kl", samples=1, temperature=0.2,
         scope="all", seed=0, precision="auto",
     ) | changes  # fmt: skip
-    return eye_settings(*named.values())
+    return oes_settings(*named.values())
 
 
 def literal(net, z, y, v, g1, g0, lam: float, p0: float, temperature: float = 0.2):
@@ -64,7 +64,7 @@ def test_loss_and_gradient_are_those_of_two_gumbel_draws(monkeypatch):
     expected = literal(prior.clone().net, prior.z, y, logits, g1, g0, lam, p0)
     expected.backward()
 
-    eye = Eye(prior, OP, y, settings(lam=lam, p0=p0))
+    search = OesSearch(prior, OP, y, settings(lam=lam, p0=p0))
     flat, ours = [], {}
     for name, p in covered(prior.net, "all"):  # noise and logits in the order of our vector
         ours[name] = torch.arange(len(flat), len(flat) + p.numel()).reshape(p.shape)
@@ -74,17 +74,17 @@ def test_loss_and_gradient_are_those_of_two_gumbel_draws(monkeypatch):
         "lipkit.find.passes.logistic_noise", lambda out, *_: out.copy_((g1 - g0)[order])
     )
     losses = []
-    monkeypatch.setattr(eye, "_note", losses.append)
-    eye.logits.copy_(v[order])
-    eye.advance()
-    penalty = PENALTIES["kl"](v.sigmoid(), eye.p0)
+    monkeypatch.setattr(search, "_note", losses.append)
+    search.v.copy_(v[order])
+    search.advance()
+    penalty = PENALTIES["kl"](v.sigmoid(), search.p0)
     assert float(losses[0] + lam * penalty) == pytest.approx(expected.item(), rel=1e-10)
-    torch.testing.assert_close(gradient(eye), logits.grad[order], rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(gradient(search), logits.grad[order], rtol=1e-8, atol=1e-12)
 
 
-def gradient(eye):
+def gradient(search):
     """What the first step of a search went down: Adam's first moment starts with a tenth of it."""
-    return 10 * eye.moments[0]
+    return 10 * search.moments[0]
 
 
 def within_chance(a, b) -> bool:
@@ -122,29 +122,31 @@ def test_noise_of_neighbours_draws_and_seeds_is_unrelated(lag):
 @pytest.mark.parametrize("reg", ["kl", "l1", "centred", "none"])
 @pytest.mark.parametrize("samples", [1, 3])
 def test_slopes_of_penalties_and_draws_add_up(monkeypatch, reg, samples):
-    eye = Eye(tiny_prior().double(), OP, Y.double(), settings(reg=reg, lam=0.5, samples=samples))
-    eye.logits.normal_(generator=torch.Generator().manual_seed(1))
-    v = eye.logits.clone().requires_grad_(True)
+    search = OesSearch(
+        tiny_prior().double(), OP, Y.double(), settings(reg=reg, lam=0.5, samples=samples)
+    )
+    search.v.normal_(generator=torch.Generator().manual_seed(1))
+    v = search.v.clone().requires_grad_(True)
     penalty, parts = PENALTIES[reg], []
     if penalty is not None:
-        (0.5 * penalty(v.sigmoid(), eye.p0)).backward()
+        (0.5 * penalty(v.sigmoid(), search.p0)).backward()
         parts.append(v.grad)
-    draw = eye._draw
+    draw = search._draw
 
     def watched(sample):
-        assert not eye.slope.any(), "nothing is left of the draw before"
+        assert not search.dloss_dw.any(), "nothing is left of the draw before"
         loss = draw(sample)
-        parts.append(eye.slope * eye.lever)
+        parts.append(search.dloss_dw * search.dw_dv)
         return loss
 
-    monkeypatch.setattr(eye, "_draw", watched)
-    eye.advance()
+    monkeypatch.setattr(search, "_draw", watched)
+    search.advance()
     assert len(parts) == samples + (penalty is not None)
-    torch.testing.assert_close(gradient(eye), sum(parts), rtol=1e-9, atol=1e-14)
-    assert not eye.slope.any()
+    torch.testing.assert_close(gradient(search), sum(parts), rtol=1e-9, atol=1e-14)
+    assert not search.dloss_dw.any()
     v.grad = sum(parts)
-    torch.optim.Adam([v], lr=eye.s.lr).step()
-    torch.testing.assert_close(eye.logits, v.detach(), rtol=1e-7, atol=1e-9)
+    torch.optim.Adam([v], lr=search.s.lr).step()
+    torch.testing.assert_close(search.v, v.detach(), rtol=1e-7, atol=1e-9)
 
 
 def test_the_divergence_pulls_as_published():
@@ -186,7 +188,7 @@ def all_passes(module, n, kind=torch.float32, more=False):
         module.draw_mask(logits, 0.2, key_of(0, step), theta, weight, lever, 0.7)
         drawn += [weight.clone(), lever.clone()]
         kept = module.descend(
-            logits, slope, lever, (first, second), (p0, 1e-2), 0.1, step, rest if more else None
+            logits, slope, lever, (first, second), p0, 1e-2, 0.1, step, rest if more else None
         )
         drawn.append(torch.as_tensor(kept, dtype=kind))
     return [*drawn, logits, slope, first, second]
@@ -215,7 +217,7 @@ def test_descending_is_adam():
         theirs.grad = start * step
         adam.step()
         slope.copy_(start * step)
-        passes.best_for(logits).descend(logits, slope, ones, moments, (zeros, 0.0), 0.1, step)
+        passes.best_for(logits).descend(logits, slope, ones, moments, zeros, 0.0, 0.1, step)
     torch.testing.assert_close(logits, theirs, rtol=1e-5, atol=1e-6)
 
 
@@ -258,7 +260,7 @@ def test_elementary_functions_are_exact_over_their_whole_range():
     logits = torch.linspace(-20, 20, n + 64)[:n]
     before, p0 = roomy(n)[0].copy_(logits), torch.full((n + 64,), 0.1)[:n]
     slope, lever, *moments = (torch.zeros(n + 64)[:n] for _ in range(4))
-    kept = compiled.descend(logits, slope, lever, moments, (p0, 1.0), 0.1, 1)
+    kept = compiled.descend(logits, slope, lever, moments, p0, 1.0, 0.1, 1)
     v = before.double().requires_grad_(True)
     PENALTIES["kl"](v.sigmoid(), 0.1).backward()
     torch.testing.assert_close(10 * moments[0].double(), v.grad, rtol=2e-5, atol=2e-6)
@@ -272,12 +274,12 @@ def test_elementary_functions_are_exact_over_their_whole_range():
 
 def test_in_pytorch_a_step_waits_for_nothing(monkeypatch):
     monkeypatch.setattr("lipkit.find.passes.best_for", lambda theta: passes)
-    eye = Eye(tiny_prior(), OP, Y, settings(lam="auto"))
-    eye.advance()  # the first and every tenth are noted
+    search = OesSearch(tiny_prior(), OP, Y, settings(lam="auto"))
+    search.advance()  # the first and every tenth are noted
     with Watch() as watch:
-        eye.advance()
+        search.advance()
     assert watch.waits == ""
-    assert float(eye.lam) != FIRST_LAM
+    assert float(search.lam) != FIRST_LAM
 
 
 def test_without_a_compiler_a_search_finds_the_same(monkeypatch):
@@ -346,7 +348,7 @@ def test_interrupted_search_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path)
     with pytest.raises(lk.InputError, match="another search: its lr differ"):
         oes(tiny_prior(), OP, Y, 0.1, lr=0.2, **options)
     path.write_bytes(b"no such thing")
-    with pytest.raises(lk.FileError, match="no checkpoint of a mask search"):
+    with pytest.raises(lk.FileError, match="no readable checkpoint"):
         oes(tiny_prior(), OP, Y, 0.1, **options)
 
 

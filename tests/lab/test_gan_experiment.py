@@ -13,7 +13,7 @@ import torch
 
 import lipkit as lk
 from lipkit.gan.train import train
-from lipkit.gan.training import Plan
+from lipkit.gan.training import TrainingPlan
 from lipkit.lab import Experiment, Grid, Records, run
 from lipkit.lab.experiment import VERSIONS
 from lipkit.lab.kinds import generator
@@ -22,7 +22,7 @@ from lipkit.lab.records import check, state
 from lipkit.lab.sweep import run as sweep
 from lipkit.physics import CompressedSensing
 
-PLAN = Plan(4, 8, (8, 4), steps=(2, 2, 2), batch=(4, 4, 4), faces=16)
+PLAN = TrainingPlan(4, 8, (8, 4), steps=(2, 2, 2), batch=(4, 4, 4), faces=16)
 HOW = {"steps": 2, "batch": 4, "lr": 0.01, "pictures": 8}
 
 
