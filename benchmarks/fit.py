@@ -30,11 +30,7 @@ import torch
 from side_by_side import Row, main, take_turns
 
 import lipkit as lk
-from lipkit.engine import EVEN
-from lipkit.engine.compact import compact
-from lipkit.engine.cost import cost
-from lipkit.engine.dense import boxed
-from lipkit.engine.sparse import sparse_network
+from lipkit.engine import EVEN, boxed, cost, drop_channels, sparse_network
 from lipkit.fitting.descent import _Run
 from lipkit.fitting.settings import Settings
 
@@ -113,7 +109,7 @@ def makers(net_name: str, size: str, kind: str) -> tuple[dict[str, Callable], Ro
     y = lk.physics.Denoise(0.1).measure(lk.testing.tiny_image((height, width)))
     mask, z = make_mask(prior.net, kind), prior.z
     mask.apply(prior.net)
-    small, even = compact(prior.net, mask), compact(prior.net, mask, EVEN)
+    small, even = drop_channels(prior.net, mask), drop_channels(prior.net, mask, EVEN)
     kept, dense = cost(small.net, z, small.mask).kept, cost(prior.net, z).multiply_adds
 
     def full() -> torch.nn.Module:

@@ -19,9 +19,7 @@ from fit import LEVELS, make_mask
 from side_by_side import Row, main, take_turns
 
 import lipkit as lk
-from lipkit.engine.cost import cost
-from lipkit.engine.dense import boxed
-from lipkit.engine.sparse import sparse_network
+from lipkit.engine import boxed, cost, sparse_network
 
 STEPS = {"128": 12, "256": 12, "384x256": 4, "512": 2}  # a block
 DENSITIES = ("3 %", "5 %", "10 %", "20 %", "30 %", "50 %")

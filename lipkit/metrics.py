@@ -12,7 +12,7 @@ from .errors import InputError
 
 
 def psnr(image: Tensor, reference: Tensor, data_range: float = 1.0) -> float:
-    """Peak signal-to-noise ratio in dB.
+    """Return the peak signal-to-noise ratio in dB.
 
     >>> round(psnr(torch.zeros(3, 8, 8), torch.full((3, 8, 8), 0.1)), 6)
     20.0
@@ -21,7 +21,7 @@ def psnr(image: Tensor, reference: Tensor, data_range: float = 1.0) -> float:
 
 
 def psnr_tensor(image: Tensor, reference: Tensor, data_range: float = 1.0) -> Tensor:
-    """PSNR that stays on the device: no waiting inside a loop.
+    """Return the PSNR as a tensor on the device: no waiting inside a loop.
 
     >>> psnr_tensor(torch.zeros(3, 8, 8), torch.ones(3, 8, 8))
     tensor(0.)
@@ -31,7 +31,7 @@ def psnr_tensor(image: Tensor, reference: Tensor, data_range: float = 1.0) -> Te
 
 
 def psnr_y(image: Tensor, reference: Tensor, border: int = 4) -> float:
-    """PSNR of the luma (BT.601, 16-235) without a border: the super-resolution convention.
+    """Return the PSNR of the luma (BT.601, 16-235) without a border, as for super-resolution.
 
     >>> round(psnr_y(torch.zeros(3, 16, 16), torch.full((3, 16, 16), 0.1)), 3)
     21.322
@@ -47,7 +47,7 @@ def psnr_y(image: Tensor, reference: Tensor, border: int = 4) -> float:
 
 
 def luma(image: Tensor) -> Tensor:
-    """Weighted sum of red, green and blue (BT.601).
+    """Return the weighted sum of red, green and blue (BT.601).
 
     >>> luma(torch.ones(3, 2, 2)).shape
     torch.Size([1, 2, 2])
@@ -57,7 +57,7 @@ def luma(image: Tensor) -> Tensor:
 
 
 def ssim(image: Tensor, reference: Tensor, data_range: float = 1.0) -> float:
-    """Structural similarity, Gaussian window of 11 pixels (sigma 1.5), as in Wang et al. 2004.
+    """Return the structural similarity of Wang et al. 2004 (Gaussian window of 11, sigma 1.5).
 
     >>> ssim(torch.ones(3, 16, 16), torch.ones(3, 16, 16))
     1.0
@@ -66,13 +66,14 @@ def ssim(image: Tensor, reference: Tensor, data_range: float = 1.0) -> float:
 
 
 def ssim_tensor(image: Tensor, reference: Tensor, data_range: float = 1.0) -> Tensor:
-    """SSIM that stays on the device; averaged over the pixels whose window is inside.
+    """Return the SSIM as a tensor on the device, averaged where the window is inside.
 
     >>> ssim_tensor(torch.ones(3, 16, 16), torch.ones(3, 16, 16))
     tensor(1.)
     """
     _check_pair(image, reference)
-    size, sigma = 11, 1.5
+    size = 11
+    sigma = 1.5
     if min(image.shape[-2:]) < size:
         raise InputError(f"ssim needs at least {size}x{size} pixels, got {tuple(image.shape[-2:])}")
     x = torch.arange(size, dtype=image.dtype, device=image.device) - size // 2
@@ -83,16 +84,18 @@ def ssim_tensor(image: Tensor, reference: Tensor, data_range: float = 1.0) -> Te
     moments = torch.cat([a, b, a * a, b * b, a * b], dim=1)
     # as channels, which lie last in memory: for pictures of one each PyTorch takes ten times longer
     moments, c = moments.contiguous(memory_format=torch.channels_last), moments.shape[1]
-    across, down = g.expand(c, 1, 1, -1), g[:, None].expand(c, 1, -1, -1)
+    across = g.expand(c, 1, 1, -1)
+    down = g[:, None].expand(c, 1, -1, -1)
     moments = F.conv2d(F.conv2d(moments, across, groups=c), down, groups=c)
     ma, mb, aa, bb, ab = moments.chunk(5, dim=1)
-    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    c1 = (0.01 * data_range) ** 2
+    c2 = (0.03 * data_range) ** 2
     top = (2 * ma * mb + c1) * (2 * (ab - ma * mb) + c2)
     return (top / ((ma**2 + mb**2 + c1) * (aa - ma**2 + bb - mb**2 + c2))).mean()
 
 
 def radial_spectrum(image: Tensor, bins: int = 32) -> tuple[Tensor, Tensor]:
-    """Mean spectral power by spatial frequency (cycles per pixel, up to 0.5), over all channels.
+    """Return spectral power by spatial frequency (cycles per pixel, up to 0.5), over all channels.
 
     >>> f, power = radial_spectrum(torch.rand(3, 32, 32), bins=8)
     >>> f.shape, power.shape
@@ -103,7 +106,8 @@ def radial_spectrum(image: Tensor, bins: int = 32) -> tuple[Tensor, Tensor]:
         raise InputError(f"bins must be between 1 and {min(h, w) // 2} for {h}x{w}, got {bins}")
     power = torch.fft.fft2(image.double(), norm="ortho").abs().square()
     power = power.reshape(-1, h, w).mean(0).flatten()
-    fy, fx = torch.fft.fftfreq(h), torch.fft.fftfreq(w)
+    fy = torch.fft.fftfreq(h)
+    fx = torch.fft.fftfreq(w)
     radius = torch.hypot(fy[:, None], fx[None, :]).flatten().to(image.device)
     ring = (radius * 2 * bins).long().clamp_max(bins)  # the corners beyond 0.5 fall into the last
     total = power.new_zeros(bins + 1).index_add_(0, ring, power)
@@ -113,7 +117,7 @@ def radial_spectrum(image: Tensor, bins: int = 32) -> tuple[Tensor, Tensor]:
 
 
 def bands(image: Tensor, reference: Tensor) -> tuple[float, float]:
-    """How much of the reference's low and of its high frequencies the image has: 1 is all of them.
+    """Return how much of the reference's low and high frequencies the image has: 1 is all.
 
     Split at half of the highest frequency; the mean is left out. Whatever the image has beside the
     reference, such as noise of its own, does not count.
@@ -134,7 +138,7 @@ def bands(image: Tensor, reference: Tensor) -> tuple[float, float]:
 
 
 def noise_psnr(sigma: float) -> float:
-    """PSNR of white noise of this standard deviation, before any clipping.
+    """Return the PSNR of white noise of this standard deviation, before any clipping.
 
     >>> round(noise_psnr(25 / 255), 2)
     20.17

@@ -45,7 +45,7 @@ STRENGTHS = {"cg": 0.005, "l1": 0.001, "tv": 0.001}
 
 
 def zero_filled(op: MRI, y: Tensor) -> Tensor:
-    """The adjoint: samples that were not measured taken as zero.
+    """Apply the adjoint: samples that were not measured are taken as zero.
 
     >>> op, y = _tiny()
     >>> zero_filled(op, y).shape
@@ -55,7 +55,7 @@ def zero_filled(op: MRI, y: Tensor) -> Tensor:
 
 
 def cg_sense(op: MRI, y: Tensor, strength: float = STRENGTHS["cg"], iterations: int = 30) -> Tensor:
-    """Least squares with a little ridge, by conjugate gradients (SENSE).
+    """Minimize least squares with a little ridge, by conjugate gradients (SENSE).
 
     >>> cg_sense(*_tiny()).shape
     torch.Size([2, 32, 32])
@@ -66,7 +66,7 @@ def cg_sense(op: MRI, y: Tensor, strength: float = STRENGTHS["cg"], iterations: 
 def l1_wavelet(
     op: MRI, y: Tensor, strength: float = STRENGTHS["l1"], iterations: int = 100
 ) -> Tensor:
-    """Few Daubechies-4 wavelet coefficients: compressed sensing after Lustig et al. 2007.
+    """Ask for few Daubechies-4 wavelet coefficients: compressed sensing, Lustig et al. 2007.
 
     >>> l1_wavelet(*_tiny()).shape
     torch.Size([2, 32, 32])
@@ -78,7 +78,7 @@ def l1_wavelet(
 def total_variation(
     op: MRI, y: Tensor, strength: float = STRENGTHS["tv"], iterations: int = 150
 ) -> Tensor:
-    """Few edges: total variation, after Block et al. 2007.
+    """Ask for few edges: total variation, after Block et al. 2007.
 
     >>> total_variation(*_tiny()).shape
     torch.Size([2, 32, 32])
@@ -97,7 +97,7 @@ METHODS = {
 
 
 def psnr(image: Tensor, target: Tensor) -> float:
-    """PSNR in dB of the magnitudes; the range is the target's, as in fastMRI.
+    """Return the PSNR in dB of the magnitudes; the range is the target's, as in fastMRI.
 
     >>> round(psnr(torch.full((2, 8, 8), 0.9), torch.ones(2, 8, 8)), 3)
     20.0
@@ -107,7 +107,7 @@ def psnr(image: Tensor, target: Tensor) -> float:
 
 
 def scores(image: Tensor, target: Tensor) -> dict[str, float]:
-    """PSNR, SSIM and NMSE of the magnitudes as fastMRI defines them: the range is the target's.
+    """Return PSNR, SSIM and NMSE of the magnitudes as fastMRI defines them.
 
     >>> scores(torch.ones(2, 16, 16), torch.ones(2, 16, 16))["ssim"]
     1.0
@@ -150,8 +150,9 @@ def hold_out(
 
 
 def _prediction(maps: Tensor, aside: Tensor, y: Tensor) -> Callable[[Tensor], float]:
-    """How well a picture predicts the samples that were set aside, in dB."""
-    judge, wanted = MRI(maps.cpu(), aside), y.cpu() * aside
+    """Return a function: how well a picture predicts samples that were set aside, in dB."""
+    judge = MRI(maps.cpu(), aside)
+    wanted = y.cpu() * aside
 
     def score(image: Tensor) -> float:
         error = judge.A(image.cpu()) - wanted
@@ -163,7 +164,7 @@ def _prediction(maps: Tensor, aside: Tensor, y: Tensor) -> Callable[[Tensor], fl
 def judged(
     scan: Scan, sampling: Tensor | None = None
 ) -> tuple[MRI, Tensor, Callable[[Tensor], float]]:
-    """Operator and measurement of a scan, and a function that scores pictures, in dB.
+    """Return operator and measurement of a scan, and a function that scores pictures, in dB.
 
     Only `sampling` counts as measured. If the scan has a target, the score is the PSNR where the
     object is. If it was undersampled in the scanner, the score tells how well a picture predicts
@@ -217,7 +218,7 @@ class Watch:
 
 
 def _solved(name: str, op: MRI, y: Tensor, strength: float, iterations: int, **how) -> Tensor:
-    """The picture that a reconstruction of sigpy finds, on the CPU in single precision."""
+    """Run a reconstruction of sigpy, on the CPU in single precision."""
     app = needed("sigpy.mri.app")
     if tuple(y.shape) != tuple(op.maps.shape):
         raise InputError(
@@ -233,7 +234,7 @@ def _solved(name: str, op: MRI, y: Tensor, strength: float, iterations: int, **h
 
 
 def _tiny() -> tuple[MRI, Tensor]:
-    """A small problem for the examples above."""
+    """Make a small problem for the examples above."""
     from .physics.mri import sampling_mask
     from .testing import tiny_image
 

@@ -16,7 +16,8 @@ def check_linear(op, shape: tuple[int, ...], seed: int = 0, tolerance: float = 1
     >>> check_linear(lk.physics.SuperResolution(2), (3, 16, 16))
     """
     x, y = _pictures(shape, seed)
-    a, b = 0.7, -1.3
+    a = 0.7
+    b = -1.3
     want = a * op.A(x) + b * op.A(y)
     error = _relative(op.A(a * x + b * y) - want, want)
     if not error <= tolerance:
@@ -55,7 +56,7 @@ def check_adjoint(op, shape: tuple[int, ...], seed: int = 0, tolerance: float = 
 
 
 def tiny_prior(size: tuple[int, int] = (16, 16), seed: int = 0, channels: int = 3) -> Prior:
-    """A hourglass of two levels that takes milliseconds a step.
+    """Make a prior with an hourglass of two levels, which takes milliseconds a step.
 
     >>> tiny_prior()().shape
     torch.Size([1, 3, 16, 16])
@@ -65,7 +66,7 @@ def tiny_prior(size: tuple[int, int] = (16, 16), seed: int = 0, channels: int = 
 
 
 def tiny_image(size: tuple[int, int] = (16, 16), channels: int = 3) -> Tensor:
-    """A smooth picture with an edge.
+    """Draw a smooth picture with an edge.
 
     >>> tiny_image().shape
     torch.Size([3, 16, 16])

@@ -19,7 +19,7 @@ def parallel(
     workers: int | None = None,
     label: str = "fits",
 ) -> list[Result]:
-    """`[function(item) for item in items]`, as many at a time as torch has threads.
+    """Return `[function(item) for item in items]`, as many at a time as torch has threads.
 
     Small networks use one core each far better than all cores together: two fits on two cores
     end sooner side by side than one after the other. Results come in the order of the items, and
@@ -30,7 +30,8 @@ def parallel(
     """
     from tqdm import tqdm
 
-    items, threads = list(items), torch.get_num_threads()
+    items = list(items)
+    threads = torch.get_num_threads()
     allowed = int(os.environ.get("OMP_NUM_THREADS", threads))
     workers = max(1, min(workers or allowed, len(items)))
     if torch.cuda.is_available():

@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from ..lab import papers
-from ..lab.claims import VERDICTS, Claim, Finding, grouped, ledger
+from ..lab.claims import VERDICTS, Claim, Finding, grouped, ledger, place_without_seed
 from ..lab.grid import Grid, Point
-from ..lab.records import Record, Records
+from ..lab.records import Records
 
 COLOURS = {
     "reproduced": "success", "partly": "warning", "not reproduced": "danger",
@@ -40,16 +40,21 @@ print, where they do. `lipkit sweep NAME` runs a grid, and goes on where it ende
 
 
 def badges(book: Path) -> str:
-    """A line of counts, for other pages to include; each scale by itself."""
-    found = Counter((claim.verdict, claim.scale) for claim in ledger(book))
-    order = sorted(found, key=lambda key: (VERDICTS.index(key[0]), key[1] != "paper"))
-    parts = [_badge(v, f"{found[v, s]} {v}" + (f" at {s} scale" if s else "")) for v, s in order]
-    return " ".join(parts) + "\n"
+    """Write a line of counts, for other pages to include; each scale by itself."""
+    return _badges(ledger(book))
 
 
 def claims_page(book: Path) -> str:
-    """The Markdown of the ledger."""
-    return CLAIMS_HEAD + badges(book) + "\n" + "\n".join(map(_claim, ledger(book)))
+    """Write the claims and their verdicts as Markdown."""
+    claims = ledger(book)
+    return CLAIMS_HEAD + _badges(claims) + "\n" + "\n".join(map(_claim, claims))
+
+
+def _badges(claims: list[Claim]) -> str:
+    found = Counter((claim.verdict, claim.scale) for claim in claims)
+    order = sorted(found, key=lambda key: (VERDICTS.index(key[0]), key[1] != "paper"))
+    parts = [_badge(v, f"{found[v, s]} {v}" + (f" at {s} scale" if s else "")) for v, s in order]
+    return " ".join(parts) + "\n"
 
 
 def _badge(verdict: str, text: str) -> str:
@@ -93,62 +98,56 @@ def _number(value: float | None) -> str:
 
 
 def comparison_page(book: Path) -> str:
-    """The Markdown of the papers' tables beside our records."""
+    """Write the papers' tables beside our records as Markdown."""
     records = Records(book / "records")
     grids = [Grid.load(path) for path in sorted((book / "grids").glob("*.toml"))]
     return COMPARISON_HEAD + "\n".join(_section(grid, records) for grid in grids)
 
 
 def _section(grid: Grid, records: Records) -> str:
-    have = [p for p in grid.points if records.get(p.experiment)]
-    made = {records.get(p.experiment)["device"] for p in have}
-    where = f" on {', '.join(sorted(made))}" if made else ""
-    state = f"{len(have)} of {len(grid.points)} recorded{where}"
+    found = [record for p in grid.points if (record := records.get(p.experiment))]
+    devices = sorted({record["device"] for record in found})
+    where = f" on {', '.join(devices)}" if devices else ""
+    state = f"{len(found)} of {len(grid.points)} recorded{where}"
     lines = [f"## {grid.title}", "", grid.about, ""]
     lines += [f"Grid `{grid.name}`, {grid.scale} scale: {state}.", ""]
-    rows = list(_rows(grid, records)) if have else []
-    if rows:
-        code = bool(grid.code)
-        head = ["where", "method", *(["paper"] if grid.paper else []), *(["code"] if code else [])]
-        head += ["at the end", "stopped", "oracle", "weights", "seeds"]
+    if found:
+        theirs = [name for name in ("paper", "code") if getattr(grid, name)]
+        head = ["where", "method", *theirs, "at the end", "stopped", "oracle", "weights", "seeds"]
         lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-        lines += ["| " + " | ".join(row) + " |" for row in rows]
+        lines += ["| " + " | ".join(row) + " |" for row in _rows(grid, records)]
         lines += [""]
     return "\n".join(lines)
 
 
 def _rows(grid: Grid, records: Records) -> Iterator[list[str]]:
     groups, _ = grouped(grid, records, {})
-    places = {
-        (tuple((a, v) for a, v in p.place.items() if a != "seed"), p.arm): p for p in grid.points
-    }
+    points = {(place_without_seed(p), p.arm): p for p in grid.points}
     luma = "_y" if grid.paper.get("number", "").endswith("_y") else ""
-    for key, arms in groups.items():
+    for place, arms in groups.items():
         for arm in (a for a in grid.arms if a in arms):
-            point = places[key, arm]
-            row = [", ".join(f"{v}" for _, v in key) or point.experiment.image, arm]
+            point = points[place, arm]
+            ours = [record["numbers"] for record in arms[arm]]
+            row = [", ".join(f"{v}" for _, v in place) or point.experiment.image, arm]
             if grid.paper:
-                row.append(_printed(grid, arm, point))
+                row.append(printed(grid, arm, point))
             if grid.code:
-                row.append(_printed_by_code(grid, arm))
-            mine = arms[arm]
-            taught = point.experiment.task == "classify"
-            names = ["accuracy" if taught else "last", f"stopped{luma}", f"oracle{luma}"]
-            row += [_spread(mine, name) for name in names]
-            weights = fmean(r["numbers"]["weights"] for r in mine)
-            yield [*row, f"{weights:,.0f}", str(len(mine))]
+                row.append(printed_by_code(grid, arm))
+            end = "accuracy" if "accuracy" in ours[0] else "last"
+            row += [_spread(ours, name) for name in (end, f"stopped{luma}", f"oracle{luma}")]
+            yield [*row, f"{fmean(numbers['weights'] for numbers in ours):,.0f}", str(len(ours))]
 
 
-def _spread(records: list[Record], name: str) -> str:
-    values = [r["numbers"][name] for r in records if r["numbers"].get(name) is not None]
+def _spread(ours: list[dict[str, float]], name: str) -> str:
+    values = [numbers[name] for numbers in ours if numbers.get(name) is not None]
     if not values:
         return ""
     spread = f"\u00a0±\u00a0{stdev(values):.2f}" if len(values) > 1 else ""
     return f"{fmean(values):.2f}{spread}"
 
 
-def _printed(grid: Grid, arm: str, point: Point) -> str:
-    """The number of the paper that belongs to an arm at a place of the grid, if there is one."""
+def printed(grid: Grid, arm: str, point: Point) -> str:
+    """Look up the paper's number for an arm at a place of the grid, if there is one."""
     paper = grid.paper
     density = point.place.get("density", 1)
     column = paper.get("columns", {}).get(arm, paper.get("column"))
@@ -169,7 +168,8 @@ def _printed(grid: Grid, arm: str, point: Point) -> str:
     return ""
 
 
-def _printed_by_code(grid: Grid, arm: str) -> str:
+def printed_by_code(grid: Grid, arm: str) -> str:
+    """Look up what the published programs print for an arm, if anything."""
     if arm not in grid.code:
         return ""
     name, label, column = grid.code[arm]

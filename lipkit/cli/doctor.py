@@ -20,7 +20,7 @@ LITTLE_DISK = 3.0  # gigabytes: an environment and a built book
 
 
 def examine() -> dict[str, Any]:
-    """Everything `lipkit doctor` shows, as plain data.
+    """Find out everything that `lipkit doctor` shows, as plain data.
 
     >>> sorted(examine())
     ['advice', 'cache', 'cpu', 'disk', 'extras', 'gpu', 'versions']
@@ -96,7 +96,7 @@ def _free() -> float:
 
 
 def _extras() -> dict[str, dict[str, str | None]]:
-    """The packages of each extra of lipkit, with the installed version or None."""
+    """List the packages of each extra of lipkit, with the installed version or None."""
     from packaging.requirements import Requirement
 
     try:
@@ -121,7 +121,7 @@ def _installed(package: str) -> str | None:
 
 
 def _advice(found: dict[str, Any]) -> list[str]:
-    """What is missing, and how to get it."""
+    """Say what is missing, and how to get it."""
     advice = []
     for extra, packages in found["extras"].items():
         if missing := [name for name, installed in packages.items() if installed is None]:
@@ -146,7 +146,9 @@ def command(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
-    cpu, gpu, cache = found["cpu"], found["gpu"], found["cache"]
+    cpu = found["cpu"]
+    gpu = found["gpu"]
+    cache = found["cache"]
     yes = {True: "yes", False: "no"}
     rows = [
         *found["versions"].items(),

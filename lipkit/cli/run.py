@@ -11,7 +11,7 @@ import click
 
 
 def literal(text: str) -> Any:
-    """A parameter from the command line: a Python value if it reads as one, else the text.
+    """Read a parameter of the command line: a Python value if it is one, else the text.
 
     >>> literal("0.1"), literal("None"), literal("coffee")
     (0.1, None, 'coffee')

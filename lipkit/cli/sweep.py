@@ -44,7 +44,8 @@ def command(
     """
     if serial and (scheduler or workers):
         raise InputError("--serial uses this process alone: leave out --scheduler and --workers")
-    found, records = Grid.load(grid), Records(folder)
+    found = Grid.load(grid)
+    records = Records(folder)
     found = found.only(arms) if arms else found
     if dry_run:
         table = sweep.estimate(found, records)

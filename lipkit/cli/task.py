@@ -146,7 +146,7 @@ class Problem:
         return self.y.shape[0]
 
     def in_channels_of(self, recipe: Recipe) -> Problem:
-        """For a ticket's network: a grey picture is fitted by three equal channels."""
+        """Fit a grey picture by three equal channels, if the network of a ticket makes three."""
         wanted = recipe.options.get(
             "out_channels", models.options(recipe.name).get("out_channels", 3)
         )

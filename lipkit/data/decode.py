@@ -6,12 +6,16 @@ with the label of what was given (a file's name, or "the array").
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from .. import metrics
 from ..errors import Error, FileError, InputError
 
 if TYPE_CHECKING:
@@ -21,7 +25,6 @@ MIN_SIDE = 8  # below this there is nothing for a prior to work on
 MAX_SIDE = 16_384
 MAX_PIXELS = 100_000_000  # an image of 100 megapixels takes 1.2 GB as float32 RGB
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM")  # decoders that run no program
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in PIL's "L"
 _ROUNDING = 1e-6  # how far outside [0, 1] a float may lie before it is called a mistake
 
 
@@ -46,7 +49,7 @@ def from_array(
     channels_first: bool = False,
     error: type[Error] = InputError,
 ) -> torch.Tensor:
-    """[H,W], [H,W,C] or [C,H,W] of any real type; integers are scaled by their range.
+    """Take [H,W], [H,W,C] or [C,H,W] of any real type; integers are scaled by their range.
 
     `channels_first` decides what [3, H, 3] means: true for tensors, false for arrays.
     """
@@ -57,7 +60,7 @@ def from_array(
 
 
 def from_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor on any device, with or without gradient, taken as an array."""
+    """Take a tensor on any device, with or without gradient, as an array."""
     tensor = tensor.detach().cpu()
     if tensor.dtype is torch.bfloat16:  # which numpy does not have
         tensor = tensor.float()
@@ -67,7 +70,7 @@ def from_tensor(tensor: torch.Tensor) -> torch.Tensor:
 def from_pil(
     picture: Image, label: str = "the picture", error: type[Error] = InputError
 ) -> torch.Tensor:
-    """A PIL image: turned as its EXIF says, first frame, alpha composited over white."""
+    """Take a PIL image: turned as its EXIF says, first frame, alpha composited over white."""
     from PIL import ImageOps
 
     check_size(picture.height, picture.width, label, error)
@@ -75,16 +78,14 @@ def from_pil(
         array = _pil_to_array(ImageOps.exif_transpose(picture))
     except Exception as problem:  # decoders raise errors of every kind on a damaged file
         raise error(
-            f"{label} is damaged or cut short ({first_line(problem)}); get a complete copy."
+            f"{label} is damaged or cut short ({_first_line(problem)}); get a complete copy."
         ) from problem
     return from_array(array, label, error=error)
 
 
 def luma(image: torch.Tensor) -> torch.Tensor:
-    """One channel: the weighted sum of red, green and blue (ITU-R BT.601)."""
-    if image.shape[0] == 1:
-        return image
-    return (image * torch.tensor(_LUMA)[:, None, None]).sum(0, keepdim=True)
+    """Return one channel: the weighted sum of red, green and blue (ITU-R BT.601)."""
+    return image if image.shape[0] == 1 else metrics.luma(image)
 
 
 def check_size(height: int, width: int, label: str, error: type[Error] = InputError) -> None:
@@ -100,24 +101,52 @@ def check_size(height: int, width: int, label: str, error: type[Error] = InputEr
         )
 
 
-def open_npy(path: Path) -> np.ndarray:
+@contextmanager
+def complete(name: str, kind: str) -> Iterator[None]:
+    """Turn whatever a reader raises over a damaged file into one sentence.
+
+    >>> with complete("a.gz", "archive"):
+    ...     raise EOFError("it ends here.")
+    Traceback (most recent call last):
+        ...
+    lipkit.errors.FileError: a.gz is not a complete archive (it ends here); get a complete copy.
+    """
     try:
-        # Mapped, not read: the size is checked first. Pickled objects are refused by numpy.
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        objects = "pickle" in str(error)  # numpy's advice to allow them is none of ours
-        reason = "Python objects are never loaded" if objects else first_line(error)
+        yield
+    except Error:
+        raise
+    except Exception as error:  # libraries raise errors of every kind on a damaged file
+        # numpy's advice to allow pickled objects is none of ours
+        is_pickle = "pickle" in str(error)
+        reason = "Python objects are never loaded" if is_pickle else _first_line(error)
         raise FileError(
-            f"{path.name} is not a complete .npy file of plain numbers ({reason})."
+            f"{name} is not a complete {kind} ({reason}); get a complete copy."
         ) from error
+
+
+def open_npy(path: Path) -> np.ndarray:
+    """Open a .npy file of numbers without reading it: its size is to be checked first."""
+    with complete(path.name, ".npy file of plain numbers"):
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(array, np.ndarray):  # an .npz archive under the wrong name
         raise FileError(f"{path.name} is an archive of arrays; save the one you mean as .npy.")
     return array
 
 
-def _from_picture_file(path: Path) -> torch.Tensor:
-    import warnings
+def extremes(array: np.ndarray, label: str, error: type[Error] = FileError) -> tuple[float, float]:
+    """Return the lowest and the highest value of an array of finite numbers, or refuse it.
 
+    >>> extremes(np.array([1.0, 0.5]), "the array")
+    (0.5, 1.0)
+    """
+    low = float(array.min())
+    high = float(array.max())
+    if not np.isfinite(low + high):
+        raise error(f"{label} holds NaN or infinite values; replace them first.")
+    return low, high
+
+
+def _from_picture_file(path: Path) -> torch.Tensor:
     import PIL.Image
 
     try:
@@ -136,13 +165,13 @@ def _from_picture_file(path: Path) -> torch.Tensor:
             f"expected {', '.join(_FORMATS)} or .npy."
         ) from error
     except Exception as error:  # a header damaged in such a way that the decoder stumbles
-        raise FileError(f"{path.name} is damaged ({first_line(error)}).") from error
+        raise FileError(f"{path.name} is damaged ({_first_line(error)}).") from error
     with picture:
         return from_pil(picture, path.name, FileError)
 
 
 def _pil_to_array(picture: Image) -> np.ndarray:
-    """Pixels as numpy, in one of the modes that `from_array` understands."""
+    """Return pixels as numpy, in one of the modes that `from_array` understands."""
     if picture.mode.startswith("I;16"):
         return np.asarray(picture).astype(np.uint16)
     if picture.mode == "I":  # how some versions of PIL open a 16-bit PNG
@@ -162,7 +191,7 @@ def _pil_to_array(picture: Image) -> np.ndarray:
 def _channels_first(
     array: np.ndarray, label: str, prefer_first: bool, error: type[Error]
 ) -> np.ndarray:
-    """View as [C, H, W] with 1, 3 or 4 channels, or say why not."""
+    """Arrange as [C, H, W] with 1, 3 or 4 channels, or say why not."""
     if array.size == 0:
         raise error(f"{label} is empty (shape {array.shape}).")
     if array.ndim == 2:
@@ -180,15 +209,13 @@ def _channels_first(
 
 
 def _unit_range(array: np.ndarray, label: str, error: type[Error]) -> torch.Tensor:
-    """Float32 in [0, 1]: floats as they are, integers divided by the top of their range."""
+    """Return float32 in [0, 1]: floats as they are, integers divided by the top of their range."""
     kind = array.dtype.kind
     if kind == "b":
         return torch.from_numpy(array.astype(np.float32, order="C"))
     if kind not in "iuf":
         raise error(f"{label} holds {array.dtype}; expected bool, integers or floats.")
-    low, high = float(array.min()), float(array.max())
-    if not np.isfinite(low + high):
-        raise error(f"{label} holds NaN or infinite values; replace them first.")
+    low, high = extremes(array, label, error)
     if kind == "f":
         if low < -_ROUNDING or high > 1 + _ROUNDING:
             raise error(
@@ -206,9 +233,10 @@ def _unit_range(array: np.ndarray, label: str, error: type[Error]) -> torch.Tens
 
 
 def _over_white(rgba: torch.Tensor) -> torch.Tensor:
-    color, alpha = rgba[:3], rgba[3:]
+    color = rgba[:3]
+    alpha = rgba[3:]
     return color * alpha + (1 - alpha)
 
 
-def first_line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

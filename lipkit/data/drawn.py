@@ -10,11 +10,12 @@ from torch import Tensor
 SHUFFLED = "shuffled:"  # before the name of a picture: its pixels in another order
 SIDE = 256  # where no size is asked for
 _SQUARES = 8  # along a side of the board
-_DARK, _BRIGHT = 0.2, 0.8  # so that noise on top stays within what a network can draw
+_DARK = 0.2  # with noise on top it stays within what a network can draw, as does the bright one
+_BRIGHT = 0.8
 
 
 def noise(height: int, width: int) -> Tensor:
-    """Every value of every pixel uniform from 0 to 1.
+    """Draw every value of every pixel uniformly from 0 to 1.
 
     >>> noise(4, 6).shape
     torch.Size([3, 4, 6])
@@ -23,7 +24,7 @@ def noise(height: int, width: int) -> Tensor:
 
 
 def checkers(height: int, width: int) -> Tensor:
-    """A board of eight by eight squares, dark and bright.
+    """Draw a board of eight by eight squares, dark and bright.
 
     >>> checkers(8, 8)[0, 0, :3]
     tensor([0.2000, 0.8000, 0.2000])
@@ -34,7 +35,7 @@ def checkers(height: int, width: int) -> Tensor:
 
 
 def shuffled(picture: Tensor) -> Tensor:
-    """The pixels of a picture in another order, colours kept together.
+    """Put the pixels of a picture in another order, colours kept together.
 
     >>> shuffled(torch.eye(3)[None]).sum()
     tensor(3.)
@@ -45,7 +46,7 @@ def shuffled(picture: Tensor) -> Tensor:
 
 
 def is_drawn(source: object) -> bool:
-    """Whether this names a picture that has no size of its own.
+    """Tell whether this names a picture that has no size of its own.
 
     >>> is_drawn("shuffled:coffee"), is_drawn("coffee")
     (True, False)

@@ -121,7 +121,7 @@ _IRIS = [
 def faces(
     n: int, size: int = 64, seed: int = 0, parameters: bool = False
 ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-    """`n` faces as a float32 tensor [n, 3, size, size] with values in [0, 1].
+    """Paint `n` faces: a float32 tensor [n, 3, size, size] with values in [0, 1].
 
     Face i of a seed is the same whatever `n` and, resolution apart, whatever `size`. With
     `parameters` also the numbers that each was painted from: a dict of tensors [n].
@@ -148,14 +148,17 @@ def faces(
 
 
 def draw(n: int, seed: int = 0) -> dict[str, Tensor]:
-    """The parameters of `n` faces: a dict of tensors [n], each face a row of one random stream.
+    """Draw the parameters of `n` faces: a dict of tensors [n].
+
+    Each face is a row of one random stream, so that it does not depend on `n`.
 
     >>> sorted(draw(3))[:3]
     ['age', 'back_angle', 'back_change']
     """
     stream = np.random.Generator(np.random.Philox(key=seed))
     columns = torch.from_numpy(stream.random((n, len(_BELL) + len(_EVEN)))).float().unbind(1)
-    bell, even = columns[: len(_BELL)], columns[len(_BELL) :]
+    bell = columns[: len(_BELL)]
+    even = columns[len(_BELL) :]
     tail = 0.02275  # beyond two standard deviations
     known = {
         name: mean + deviation * torch.special.ndtri(tail + (1 - 2 * tail) * u)
@@ -184,7 +187,7 @@ def render(known: dict[str, Tensor], size: int = 64) -> Tensor:
 
 
 def _shape_hair(p: SimpleNamespace) -> None:
-    """Long and short cuts, fringes, partings, bald heads."""
+    """Add what long and short cuts, fringes, partings and bald heads look like."""
     long = ((p.long - 0.45) / 0.1).clamp(0, 1)
     bald = (p.bald > 0.93) * (1 - long)
     p.hair_length = torch.lerp(0.1 + 0.25 * p.hair_end, 1.0 + 1.3 * p.hair_end, long)
@@ -201,39 +204,44 @@ def _shape_hair(p: SimpleNamespace) -> None:
 
 
 def _light_and_colours(p: SimpleNamespace) -> None:
-    """Colours in linear light, and the direction of the light."""
+    """Add colours in linear light, and the direction of the light."""
     p.skin = _between(_SKIN, p.skin_tone) * _rgb(1.0, 0.97, 0.92) ** (2 * p.skin_warmth)
     p.flush = _rgb(1.05, 0.72, 0.68)
+    # darker skin comes with darker hair; age turns it grey
     hair = _between(_HAIR, p.hair_tone * (1 - 0.75 * p.skin_tone.square()))
     hair = hair * _rgb(1.25, 0.9, 0.75) ** (1.5 * p.hair_red.square())
     grey = ((p.age - 0.8) / 0.2).clamp(0, 1)
     p.hair = torch.lerp(hair, _rgb(0.5, 0.5, 0.5).expand_as(hair), 0.9 * grey)
+    # the key light, and halfway from it to the viewer, where surfaces shine
     light = torch.cat([p.light * 0.75, -p.light_height, torch.full_like(p.light, 0.75)], 1)
     light = light / light.norm(dim=1, keepdim=True)
     p.light_x, p.light_y, p.light_z = light.split(1, 1)
     half = light + _rgb(0.0, 0.0, 1.0)
     p.half_x, p.half_y, p.half_z = (half / half.norm(dim=1, keepdim=True)).split(1, 1)
+    # two colours and a spot behind the head; what is behind tints the ambience
     tint = _rgb(1.1, 1.0, 0.88) ** p.warmth
     back = _hsv(p.back_hue, p.back_saturation, p.back_value)
     other = _hsv(
         p.back_hue + p.back_change, p.back_saturation, (p.back_value + p.back_slope).clamp(0.05, 1)
     )
     spot = (p.back_value + p.spot_value).clamp(0.04, 1)
-    p.back_a, p.back_b = back * tint, other * tint
+    p.back_a = back * tint
+    p.back_b = other * tint
     p.spot = _hsv(p.back_hue - p.back_change, p.back_saturation * 0.8, spot) * tint
     p.ambient = (0.42 - 0.2 * p.contrast) * (0.85 + 0.3 * back) / tint
     p.key = (0.62 + 0.28 * p.contrast) * tint
 
 
 def _details(p: SimpleNamespace) -> None:
-    """Eyes, lips, beard, spectacles and clothes."""
+    """Add eyes, lips, beard, spectacles and clothes, and what a smile does to them."""
     p.iris = _between(_IRIS, p.iris_tone * (1 - 0.8 * p.skin_tone.square())) * 1.15
-    p.pupil, p.white, p.teeth = (_rgb(v, v, v) for v in (0.02, 0.88, 0.92))
-    made_up = p.short.neg().add(1) * ((p.made_up - 0.35) / 0.65).clamp(0, 1)
-    p.makeup = made_up
-    p.lid = torch.lerp(p.skin, _hsv(p.cloth_hue, 0.4 * made_up, 0.5 * made_up), 0.45)
+    p.pupil = _rgb(0.02, 0.02, 0.02)
+    p.white = _rgb(0.88, 0.88, 0.88)
+    p.teeth = _rgb(0.92, 0.92, 0.92)
+    p.makeup = p.short.neg().add(1) * ((p.made_up - 0.35) / 0.65).clamp(0, 1)
+    p.lid = torch.lerp(p.skin, _hsv(p.cloth_hue, 0.4 * p.makeup, 0.5 * p.makeup), 0.45)
     natural = p.skin * _rgb(0.9, 0.58, 0.55)
-    p.lips = torch.lerp(natural, _rgb(0.62, 0.1, 0.13) * (0.6 + 0.4 * p.skin), 0.8 * made_up)
+    p.lips = torch.lerp(natural, _rgb(0.62, 0.1, 0.13) * (0.6 + 0.4 * p.skin), 0.8 * p.makeup)
     p.mouth_inside = _rgb(0.12, 0.03, 0.03)
     p.open = 0.17 * (p.laugh * p.smile.clamp_min(0)).clamp_min(0)
     p.beard = p.short * ((p.bearded - 0.55) / 0.45).clamp(0, 1).sqrt() * 0.85
@@ -255,7 +263,7 @@ def _rgb(*colour: float) -> Tensor:
 
 
 def _between(stops: list[tuple[float, ...]], at: Tensor) -> Tensor:
-    """A colour on a scale of stops, in linear light (gamma 2)."""
+    """Return a colour on a scale of stops, in linear light (gamma 2)."""
     table = torch.tensor(stops).square()
     where = at.view(-1).clamp(0, 1) * (len(stops) - 1)
     low = where.long().clamp_max(len(stops) - 2)
@@ -263,13 +271,13 @@ def _between(stops: list[tuple[float, ...]], at: Tensor) -> Tensor:
 
 
 def _hsv(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
-    """Hue, saturation and value as a colour in linear light."""
+    """Return hue, saturation and value as a colour in linear light."""
     turn = (6 * hue + torch.tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1)) % 6
     return (value * (1 - saturation * torch.minimum(turn, 4 - turn).clamp(0, 1))).square()
 
 
 def paint_faces(n: int, size: int, seed: int, device: torch.device | str = "cpu") -> Tensor:
-    """Faces as bytes [n, 3, size, size], painted on the device that will hold them.
+    """Paint faces as bytes [n, 3, size, size] on the device that will hold them.
 
     >>> paint_faces(2, 16, seed=0).dtype
     torch.uint8
@@ -285,7 +293,11 @@ def paint_faces(n: int, size: int, seed: int, device: torch.device | str = "cpu"
 
 
 def reduced(pictures: Tensor, side: int) -> Tensor:
-    """Faces as bytes at a smaller side, by averaging."""
+    """Shrink faces of bytes to a smaller side, by averaging.
+
+    >>> reduced(paint_faces(2, 16, seed=0), 8).shape
+    torch.Size([2, 3, 8, 8])
+    """
     factor = pictures.shape[-1] // side
     if factor == 1:
         return pictures

@@ -25,7 +25,7 @@ Size = int | tuple[int, int] | None
 
 
 def image(source: Source, size: Size = None, gray: bool = False) -> torch.Tensor:
-    """A picture as a float32 tensor [C, H, W] with values in [0, 1].
+    """Return a picture as a float32 tensor [C, H, W] with values in [0, 1].
 
     Args:
         source: a name from `names` (names come before files: write ``./coffee`` for a file of
@@ -53,7 +53,7 @@ def image(source: Source, size: Size = None, gray: bool = False) -> torch.Tensor
 
 
 def mask(source: Source, size: Size = None) -> torch.Tensor:
-    """An inpainting mask as a float tensor [1, H, W] of zeros and ones, where 1 means *known*.
+    """Return an inpainting mask: a float tensor [1, H, W] of zeros and ones, where 1 is *known*.
 
     Takes what `image` takes, turned to grey and cut at one half. Integers that are only 0 and 1
     are a mask already, not a very dark picture.
@@ -139,7 +139,8 @@ def _resize(picture: torch.Tensor, height: int, width: int) -> torch.Tensor:
     scale = min(full_height / height, full_width / width)
     cut_height = min(full_height, max(1, round(height * scale)))
     cut_width = min(full_width, max(1, round(width * scale)))
-    top, left = (full_height - cut_height) // 2, (full_width - cut_width) // 2
+    top = (full_height - cut_height) // 2
+    left = (full_width - cut_width) // 2
     part = picture[:, top : top + cut_height, left : left + cut_width]
     if (cut_height, cut_width) == (height, width):
         return part.contiguous()
@@ -150,7 +151,7 @@ def _resize(picture: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 def _to_bytes(image: Any) -> np.ndarray:
-    """[H, W] or [H, W, 3] of uint8."""
+    """Return [H, W] or [H, W, 3] of uint8."""
     array = image.detach().float().cpu().numpy() if isinstance(image, torch.Tensor) else image
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         kind = array.dtype if isinstance(array, np.ndarray) else type(image).__name__

@@ -11,34 +11,25 @@ import numpy as np
 from ..checks import is_whole
 from ..errors import FileError, InputError
 from ..physics.mri import needed
-from .decode import first_line, open_npy
+from .decode import complete, extremes, open_npy
 
-MIN_SIDE, MAX_SIDE, MAX_COILS = 16, 2048, 128
+MIN_SIDE = 16
+MAX_SIDE = 2048
+MAX_COILS = 128
+MAX_HEADER = 2**20  # bytes of text in a file of fastMRI
 
 
 def read_kspace(path: Path, index: int | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """K-space [coils, H, W] of one slice, and which lines [W] were measured if the file says so."""
+    """Read k-space [coils, H, W] of one slice, and which lines [W] were measured if it says so."""
     if path.suffix.lower() in (".h5", ".hdf5"):
         return _read_fastmri(path, index)
-    array = open_npy(path)
-    if array.ndim == 4:
-        array = array[_slice(array.shape[0], index, path)]
-    elif index is not None:
-        raise InputError(f"{path.name} has no slices to choose from")
-    return checked(array, path), None
+    return checked(_npy_slice(path, 3, index), path), None
 
 
 def read_magnitude(path: Path, index: int | None) -> np.ndarray:
-    """One slice [H, W] of a volume of absolute values, scaled to a maximum of 1."""
-    if path.suffix.lower() == ".npy":
-        volume = open_npy(path)
-        plane = volume
-        if volume.ndim == 3:
-            plane = volume[_slice(volume.shape[0], index, path)]
-        elif index is not None:
-            raise InputError(f"{path.name} has no slices to choose from")
-    else:
-        plane = _nifti_plane(path, index)
+    """Read one slice [H, W] of a volume of absolute values, scaled to a maximum of 1."""
+    is_npy = path.suffix.lower() == ".npy"
+    plane = _npy_slice(path, 2, index) if is_npy else _nifti_plane(path, index)
     if plane.ndim != 2 or plane.dtype.kind not in "buif":
         raise FileError(
             f"{path.name} holds {plane.dtype} of shape {plane.shape}; expected k-space (complex "
@@ -46,74 +37,80 @@ def read_magnitude(path: Path, index: int | None) -> np.ndarray:
         )
     _check_sides(*plane.shape, path)
     plane = np.asarray(plane, dtype=np.float32)
-    low, high = float(plane.min()), float(plane.max())
-    if not np.isfinite(low + high):
-        raise FileError(f"{path.name} holds NaN or infinite values; replace them first.")
+    low, high = extremes(plane, path.name)
     if low < 0 or high == 0:
         what = "negative values" if low < 0 else "only zeros"
         raise FileError(f"{path.name} holds {what}; absolute values of an image are expected.")
     return plane / high
 
 
+def _npy_slice(path: Path, axes: int, index: int | None) -> np.ndarray:
+    """Open a .npy file of one slice, which has so many axes, or choose one of several."""
+    array = open_npy(path)
+    if array.ndim == axes + 1:
+        return array[_slice(array.shape[0], index, path)]
+    if index is not None:
+        raise InputError(f"{path.name} has no slices to choose from")
+    return array
+
+
 def is_complex_npy(path: Path) -> bool:
-    """Whether a .npy file holds k-space rather than a picture."""
+    """Tell whether a .npy file holds k-space rather than a picture."""
     return path.suffix.lower() == ".npy" and open_npy(path).dtype.kind == "c"
 
 
 def _read_fastmri(path: Path, index: int | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """The layout of fastMRI: kspace [slices, coils, H, W], reconstruction_rss, ismrmrd_header."""
+    """Read the layout of fastMRI: kspace [slices, coils, H, W], and what is known about it."""
     h5py = needed("h5py")
-    try:
-        with h5py.File(path, "r") as file:
-            if not isinstance(file.get("kspace"), h5py.Dataset):
-                there = ", ".join(sorted(file)) or "nothing"
-                raise FileError(
-                    f"{path.name} has no data set 'kspace' (it has {there}); expected a "
-                    "multi-coil file in the layout of fastMRI."
-                )
-            data = file["kspace"]
-            if data.ndim == 3:
-                raise FileError(
-                    f"{path.name} is single-coil (k-space {data.shape}: slices, height, width); "
-                    "expected a multi-coil file, [slices, coils, height, width]."
-                )
-            if data.ndim != 4:
-                raise FileError(
-                    f"{path.name} holds k-space of shape {data.shape}; expected "
-                    "[slices, coils, height, width]."
-                )
-            number = _slice(data.shape[0], index, path)
-            _check_sides(*data.shape[2:], path, data.shape[1])
-            kspace = np.asarray(data[number])
-            lines = np.asarray(file["mask"]).ravel() if "mask" in file else None
-            size = _picture_size(file)
-    except FileError:
-        raise
-    except Exception as error:  # h5py raises errors of every kind on a damaged file
-        raise FileError(
-            f"{path.name} is not a complete HDF5 file ({first_line(error)}); get a complete copy."
-        ) from error
-    kspace = checked(kspace, path)
-    if lines is not None and lines.shape != kspace.shape[-1:]:
-        raise FileError(
-            f"{path.name} has a mask of {len(lines)} lines for k-space of {kspace.shape[-1]}."
-        )
-    if lines is not None and not (np.isin(lines, (0, 1)).all() and lines.any()):
-        raise FileError(f"{path.name} has a mask that does not say 0 or 1 of each line.")
+    with complete(path.name, "HDF5 file"), h5py.File(path, "r") as file:
+        data = file.get("kspace")
+        if not isinstance(data, h5py.Dataset):
+            there = ", ".join(sorted(file)) or "nothing"
+            raise FileError(
+                f"{path.name} has no data set 'kspace' (it has {there}); expected a "
+                "multi-coil file in the layout of fastMRI."
+            )
+        if data.ndim == 3:
+            raise FileError(
+                f"{path.name} is single-coil (k-space {data.shape}: slices, height, width); "
+                "expected a multi-coil file, [slices, coils, height, width]."
+            )
+        if data.ndim != 4:
+            raise FileError(
+                f"{path.name} holds k-space of shape {data.shape}; expected "
+                "[slices, coils, height, width]."
+            )
+        number = _slice(data.shape[0], index, path)
+        _check_sides(*data.shape[2:], path, data.shape[1])
+        kspace = checked(np.asarray(data[number]), path)
+        lines = _measured_lines(file, kspace.shape[-1], path)
+        size = _picture_size(file)
     return _without_oversampling(kspace, size, lines), lines
 
 
+def _measured_lines(file: Any, width: int, path: Path) -> np.ndarray | None:
+    """Read which lines were measured, if the file says so."""
+    if "mask" not in file:
+        return None
+    mask = file["mask"]
+    if mask.size != width:  # before it is read: it may claim any size
+        raise FileError(f"{path.name} has a mask of {mask.size} lines for k-space of {width}.")
+    lines = np.asarray(mask).ravel()
+    if not (np.isin(lines, (0, 1)).all() and lines.any()):
+        raise FileError(f"{path.name} has a mask that does not say 0 or 1 of each line.")
+    return lines
+
+
 def _picture_size(file: Any) -> tuple[int, int] | None:
-    """The size of the picture that the scanner would show: smaller than what it measures."""
+    """Return the size of the picture that the scanner would show: smaller than it measures."""
     if "reconstruction_rss" in file and file["reconstruction_rss"].ndim == 3:
         return tuple(file["reconstruction_rss"].shape[1:])
-    if "ismrmrd_header" not in file:
+    if "ismrmrd_header" not in file or file["ismrmrd_header"].nbytes > MAX_HEADER:
         return None
     header = file["ismrmrd_header"][()]
     text = header.decode(errors="replace") if isinstance(header, bytes) else str(header)
-    found = re.search(
-        r"<reconSpace>\s*<matrixSize>\s*<x>(\d+)</x>\s*<y>(\d+)</y>", text
-    )  # x is the direction of reading out
+    # x is the direction of reading out
+    found = re.search(r"<reconSpace>\s*<matrixSize>\s*<x>(\d+)</x>\s*<y>(\d+)</y>", text)
     return (int(found[1]), int(found[2])) if found else None
 
 
@@ -136,7 +133,7 @@ def _without_oversampling(
 
 
 def central(array: Any, size: tuple[int, int]) -> Any:
-    """The middle of the last two dimensions; the centre of k-space, n // 2, stays the centre.
+    """Cut out the middle of the last two axes; the centre of k-space, n // 2, stays the centre.
 
     >>> central(np.arange(9)[None], (1, 5))[0].tolist()
     [2, 3, 4, 5, 6]
@@ -146,9 +143,9 @@ def central(array: Any, size: tuple[int, int]) -> Any:
 
 
 def _nifti_plane(path: Path, index: int | None) -> np.ndarray:
-    """An axial slice seen from the feet, nose up."""
+    """Read an axial slice seen from the feet, nose up."""
     nibabel = needed("nibabel")
-    try:
+    with complete(path.name, "NIfTI file"):
         volume = nibabel.as_closest_canonical(nibabel.Nifti1Image.from_filename(path))
         shape = volume.shape
         if len(shape) < 3:
@@ -157,16 +154,10 @@ def _nifti_plane(path: Path, index: int | None) -> np.ndarray:
             _check_sides(*shape[:2], path)
         where = (slice(None), slice(None), _slice(shape[2], index, path))
         return np.rot90(np.asarray(volume.dataobj[(*where, *(0,) * (len(shape) - 3))]))
-    except (FileError, InputError):
-        raise
-    except Exception as error:  # nibabel raises errors of every kind on a damaged file
-        raise FileError(
-            f"{path.name} is not a complete NIfTI file ({first_line(error)})."
-        ) from error
 
 
 def _slice(count: int, index: int | None, path: Path) -> int:
-    """The number of the slice, by default the middle one."""
+    """Return the number of the slice, by default the middle one."""
     if count == 0:
         raise FileError(f"{path.name} holds no slices.")
     if index is None:
@@ -177,7 +168,7 @@ def _slice(count: int, index: int | None, path: Path) -> int:
 
 
 def checked(kspace: np.ndarray, path: Path) -> np.ndarray:
-    """K-space in single precision, its largest number 1: squares of others could overflow."""
+    """Return k-space in single precision, its largest number 1, whose square cannot overflow."""
     if kspace.ndim == 2 or (kspace.ndim == 3 and len(kspace) == 1):
         raise FileError(
             f"{path.name} is single-coil ({kspace.shape}); expected k-space [coils, height, width] "

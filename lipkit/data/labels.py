@@ -24,7 +24,7 @@ _BATCH_BYTES = 10_000 * _RECORD
 
 
 def digits() -> tuple[Tensor, Tensor]:
-    """1,797 handwritten digits [N, 1, 8, 8] in [0, 1] and what they are [N]; part of lipkit.
+    """Return 1,797 handwritten digits [N, 1, 8, 8] in [0, 1] and what they are [N].
 
     The test set of "Optical Recognition of Handwritten Digits" (E. Alpaydin and C. Kaynak, UCI
     Machine Learning Repository, 1998; CC BY 4.0), in its order.
@@ -40,7 +40,7 @@ def digits() -> tuple[Tensor, Tensor]:
 
 
 def labelled(name: str, part: str = "train", first: int | None = None) -> tuple[Tensor, Tensor]:
-    """Pictures [N, C, H, W] in [0, 1] and labels [N] of one part of a set, in a fixed order.
+    """Return pictures [N, C, H, W] in [0, 1] and labels [N] of a part of a set, in fixed order.
 
     Args:
         name: "digits" (1,297 to train and 500 to test, 8 × 8, grey), or "cifar10" (50,000 and
@@ -65,7 +65,7 @@ def labelled(name: str, part: str = "train", first: int | None = None) -> tuple[
 
 
 def _read_cifar10(path: Path, batches: list[str], first: int | None) -> tuple[Tensor, Tensor]:
-    """Records out of the archive, in memory: nothing in it decides where a file is written."""
+    """Read records of the archive in memory: nothing in it decides where a file is written."""
     enough = batches if first is None else batches[: -(-first // 10_000)]
     try:
         with tarfile.open(path, "r:gz") as archive:

@@ -48,7 +48,7 @@ _BUNDLED = {
 
 
 def names() -> dict[str, str]:
-    """Every name that `image`, `mask` or `file` takes, with a sentence on where it comes from.
+    """List every name that `image`, `mask` or `file` takes, with where it comes from.
 
     >>> import lipkit as lk
     >>> lk.data.names()["coffee"]
@@ -64,7 +64,7 @@ def names() -> dict[str, str]:
 
 
 def file(name: str) -> Path:
-    """The path on this machine of anything that has a name, fetched first where need be.
+    """Return the path here of anything that has a name, fetched first where need be.
 
     >>> import lipkit as lk
     >>> lk.data.file("coffee").name
@@ -79,7 +79,7 @@ def file(name: str) -> Path:
 
 
 def find(name: str) -> Path | None:
-    """Like `file`, but None for a name that is not one of ours."""
+    """Do what `file` does, but return None for a name that is not one of ours."""
     if not isinstance(name, str):
         raise InputError(f"A data name is a string such as 'coffee', not {type(name).__name__}.")
     if name in _BUNDLED:
@@ -89,7 +89,7 @@ def find(name: str) -> Path | None:
 
 
 def suggestion(name: str) -> str:
-    """The middle of an error sentence: the closest names, and where all of them are listed."""
+    """Make the middle of an error sentence: the closest names, and where all are listed."""
     known = {alias.lower(): full for full in names() for alias in (Path(full).name, full)}
     close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.7)
     meant = " or ".join(repr(full) for full in dict.fromkeys(known[alias] for alias in close))
@@ -98,7 +98,7 @@ def suggestion(name: str) -> str:
 
 
 def folder() -> Path:
-    """Where fetched files are kept: $LIPKIT_DATA, or the usual cache folder of this system."""
+    """Return where fetched files are kept: $LIPKIT_DATA, or the usual cache of this system."""
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
         return Path(chosen).expanduser()
@@ -109,7 +109,7 @@ def folder() -> Path:
 
 @functools.cache
 def _registry() -> dict[str, dict]:
-    """name.ext -> where it is, sha256, bytes; read once from the file beside this one.
+    """Read, once, the file beside this one: name.ext -> where it is, sha256, bytes.
 
     Where is repo, commit and path on GitHub, or a url. A sha256 may be its beginning alone, where
     its makers publish no more.
@@ -118,7 +118,7 @@ def _registry() -> dict[str, dict]:
 
 
 def _short(key: str) -> str:
-    """The name under which a registry entry is listed: without the ending of a picture."""
+    """Return the name under which an entry is listed: without the ending of a picture."""
     return key.removesuffix(Path(key).suffix) if key.endswith(_PICTURES) else key
 
 
@@ -147,7 +147,8 @@ def _url(entry: dict) -> str:
 
 
 def _fetched_file(key: str) -> Path:
-    entry, path = _registry()[key], folder() / key
+    entry = _registry()[key]
+    path = folder() / key
     if not path.exists():
         _download(entry, path)
     try:

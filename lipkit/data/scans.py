@@ -47,7 +47,7 @@ class Scan:
     target: Tensor | None
 
     def undersampled(self, sampling: Tensor | None = None) -> tuple[MRI, Tensor]:
-        """The operator and the measurement, if only `sampling` of this scan had been measured.
+        """Return operator and measurement, if only `sampling` of this scan had been measured.
 
         >>> import lipkit as lk
         >>> scan = lk.data.scan("slice-1", size=64)
@@ -68,7 +68,7 @@ class Scan:
 
 
 def scans() -> dict[str, str]:
-    """Every name that `scan` takes, with a sentence on what it is.
+    """List every name that `scan` takes, with a sentence on what it is.
 
     >>> list(scans())
     ['slice-1', 'slice-2', 'slice-3', 'slice-4', 'phantom', 'brain-8ch']
@@ -93,7 +93,7 @@ def scan(
     sigma: float = 0.01,
     seed: int = 0,
 ) -> Scan:
-    """A scan by name, from a file, or simulated from a picture of absolute values.
+    """Return a scan by name, from a file, or simulated from a picture of absolute values.
 
     Args:
         source: a name from `scans`; a fastMRI file (.h5, multi-coil); .npy with complex k-space
@@ -175,7 +175,7 @@ def _template_slice(z: int) -> Tensor:
 
 
 def _measured(name: str, data: Tensor, sampling: Tensor, maps) -> Scan:
-    """Coil maps, scale and, if nothing was left out, the picture."""
+    """Find coil maps, scale and, if nothing was left out, the picture."""
     data = data * sampling
     if maps is None:
         maps = espirit(data, _centre_width(sampling))
@@ -194,7 +194,7 @@ def _measured(name: str, data: Tensor, sampling: Tensor, maps) -> Scan:
 
 
 def _simulated(name: str, plane: Tensor, coils: int, sigma: float, seed: int) -> Scan:
-    """What `coils` around a picture would measure, with a smooth phase and noise."""
+    """Measure a picture by `coils` around it, with a smooth phase and noise."""
     if not is_whole(coils, least=2) or coils > kspace.MAX_COILS:
         raise InputError(
             f"coils must be a whole number from 2 to {kspace.MAX_COILS}, got {coils!r}"
@@ -210,7 +210,7 @@ def _simulated(name: str, plane: Tensor, coils: int, sigma: float, seed: int) ->
 
 
 def _birdcage(coils: int, height: int, width: int) -> Tensor:
-    """Coils on a circle 1.5 times as wide as the picture, each falling off with distance."""
+    """Place coils on a circle 1.5 times as wide as the picture, each falling off with distance."""
     angle = torch.arange(coils)[:, None, None] * (2 * math.pi / coils)
     y = (torch.arange(height)[:, None] - height / 2) / (height / 2) - 1.5 * torch.sin(angle)
     x = (torch.arange(width)[None, :] - width / 2) / (width / 2) - 1.5 * torch.cos(angle)
@@ -218,14 +218,14 @@ def _birdcage(coils: int, height: int, width: int) -> Tensor:
 
 
 def _smooth_phase(height: int, width: int) -> Tensor:
-    """Radians: a ramp and a few slow waves, as inhomogeneous fields leave them."""
+    """Return radians: a ramp and a few slow waves, as inhomogeneous fields leave them."""
     y = torch.linspace(-1, 1, height)[:, None]
     x = torch.linspace(-1, 1, width)[None, :]
     return 0.8 * x - 0.5 * y + 0.7 * torch.cos(2.1 * x + 1.3 * y) + 0.5 * torch.sin(2.6 * x * y)
 
 
 def _object(plane: Tensor) -> Tensor:
-    """Where a picture is not dark, with a rim and without holes."""
+    """Find where a picture is not dark, with a rim and without holes."""
     from scipy import ndimage
 
     lit = ndimage.binary_dilation((plane > 0.05 * plane.max()).numpy(), iterations=2)
@@ -233,7 +233,7 @@ def _object(plane: Tensor) -> Tensor:
 
 
 def _has_gaps(sampling: Tensor) -> bool:
-    """Whether lines or single samples are missing between those that were measured.
+    """Tell whether lines or samples are missing between those that were measured.
 
     Outside of them is padding, and the corners are often left out by a scanner on purpose.
     """
@@ -246,21 +246,21 @@ def _has_gaps(sampling: Tensor) -> bool:
 
 
 def _centre_width(sampling: Tensor, most: int = 24) -> int:
-    """Side of the largest fully measured square in the centre, for coil maps."""
+    """Return the side of the largest fully measured square in the centre, for coil maps."""
     most = min(most, *sampling.shape)
     full = (n for n in range(most, 0, -1) if bool(kspace.central(sampling, (n, n)).all()))
     return next(full, 0)
 
 
 def _cut(data: Tensor, size: int | None) -> Tensor:
-    """K-space without its high frequencies: the same field of view in fewer pixels."""
+    """Cut off the high frequencies of k-space: the same field of view in fewer pixels."""
     if size is None or size >= max(data.shape[-2:]):
         return data
     return kspace.central(data, _sides(data, size)).contiguous()
 
 
 def _cut_sampling(lines, data: Tensor, size: int | None) -> Tensor:
-    """The sampling [H, W] that was given, or all that is not zero, cut as k-space is."""
+    """Cut the sampling [H, W] that was given, or all that is not zero, as k-space is cut."""
     if lines is None:
         return (_cut(data, size).abs().sum(0) > 0).float()
     shape = tuple(data.shape[-2:])

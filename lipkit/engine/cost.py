@@ -24,7 +24,7 @@ class Cost(NamedTuple):
 
 
 def cost(net: nn.Module, z: Tensor, mask: Mask | None = None) -> Cost:
-    """The multiply-adds of a network for a code, and of the kept weights alone.
+    """Count the multiply-adds of a network for a code, and those of the kept weights alone.
 
     >>> import lipkit as lk
     >>> prior = lk.Prior("deep-decoder", (16, 16), levels=1, width=8, upsample_first=False)

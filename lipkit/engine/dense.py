@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
@@ -22,10 +23,12 @@ class Boxed(nn.Module):
 
     def __init__(self, block: Block) -> None:
         super().__init__()
-        self.conv, self.norm = block.conv, block.norm
+        self.conv = block.conv
+        self.norm = block.norm
 
     def forward(self, x: Tensor) -> Tensor:
-        conv, (reach, _) = self.conv, self.conv.padding
+        conv = self.conv
+        reach, _ = conv.padding
         mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
         x = F.pad(x, (reach,) * 4, mode=mode) if reach else x
         x = F.conv2d(F.avg_pool2d(x, 2, stride=1), conv.weight, conv.bias, stride=2)
@@ -33,7 +36,7 @@ class Boxed(nn.Module):
 
 
 def boxed(net: nn.Module) -> nn.Module:
-    """The network with `Boxed` blocks where it pools by averages; its weights are the same ones.
+    """Return the network with `Boxed` blocks where it pools by averages, of the same weights.
 
     >>> from lipkit.models import build
     >>> net, z = build("oes", levels=2), torch.rand(1, 32, 17, 22)
@@ -46,22 +49,27 @@ def boxed(net: nn.Module) -> nn.Module:
     return twin if pooled else net
 
 
-def compare(
-    prior, z: Tensor, op, y: Tensor, reference: Tensor | None = None, half: bool = False
+def forward_and_loss(
+    picture_of: Callable[[Tensor], Tensor],
+    z: Tensor,
+    op,
+    y: Tensor,
+    reference: Tensor | None = None,
+    half: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The prior's picture for a code, what the operator measures of it, and how far from `y`.
+    """Compute the picture of a code, what the operator measures of it, and how far that is from y.
 
     The distance is the mean squared error, of complex measurements the mean squared modulus.
-    `half`: the network runs in bfloat16.
+    `picture_of` is a prior or another network; `half`: it runs in bfloat16.
 
     >>> import lipkit as lk
     >>> prior, y = lk.testing.tiny_prior(), torch.zeros(3, 16, 16)
-    >>> x, predicted, error = compare(prior, prior.z, lk.physics.Denoise(), y)
-    >>> torch.equal(x, predicted), bool(error == x.square().mean())
+    >>> x, predicted, loss = forward_and_loss(prior, prior.z, lk.physics.Denoise(), y)
+    >>> torch.equal(x, predicted), bool(loss == x.square().mean())
     (True, True)
     """
     with torch.autocast(z.device.type, dtype=torch.bfloat16) if half else nullcontext():
-        x = prior(z)
+        x = picture_of(z)
     x = x.float() if x.dtype == torch.bfloat16 else x
     predicted = op.A(x)
     check_shapes(x, predicted, y, reference)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..checks import is_whole
+from ..checks import check_whole
 from ..errors import InputError
 from ..masks import Mask, checked_density, count, covered
 from ..prior import Prior
@@ -150,8 +150,7 @@ def synflow(
     Mask(908 of 3,632 weights kept, density 25 %, 11 layers)
     """
     density = checked_density(density)
-    if not is_whole(rounds, least=1):
-        raise InputError(f"rounds must be a whole number of at least 1, got {rounds!r}")
+    check_whole("rounds", rounds, least=1)
     check_prior(prior, variant)
     if variant == "published":
         return Mask.top(

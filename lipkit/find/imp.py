@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from torch import Tensor
 
 from .. import metrics
-from ..checks import check_picture, is_number, is_whole
+from ..checks import check_choice, check_whole, is_number
 from ..errors import InputError
 from ..fitting import Fit, fit
 from ..fitting.settings import check_parts, signature
@@ -19,8 +19,8 @@ from ..masks import Mask, checked_density
 from ..physics import Denoise
 from ..prior import Prior
 from .latents import fresh_code
-from .rounds import Folder, Imp, Round
-from .schedule import Exempt, checked_rate, exempt_names, plan, prune, rising_run
+from .rounds import Folder, Imp, Round, in_rounds
+from .schedule import Exempt, checked_rate, exempt_names, keep_counts, prune, rising_run
 
 FIT_OPTIONS = (
     "input_noise", "average", "stop", "langevin", "weight_decay", "backtrack", "every", "precision",
@@ -84,26 +84,21 @@ def imp(
     >>> [round(mask.density, 2) for mask in found.masks]
     [0.8, 0.64, 0.51, 0.5]
     """
-    settings = _Settings(
-        density, rate, rounds, steps, lr, rewind, scope, codes, stop_when_rising, seed, fit_options
-    )
-    settings.check()
     if reference_target is not None:
         op, y = Denoise(0.0), reference_target
-    check_parts(prior, op, within, None)
-    check_picture("measurement", y)
-    if reference is not None:
-        check_picture("reference", reference)
-    if codes == "per_round":
-        fresh_code(prior, seed)  # refuses what has no other code now, not after the first round
-    search = _Search(
-        prior, op, y, settings, exempt_names(exempt, prior.net, scope), within, reference
-    )
-    return search.go(folder, progress)
+    return _Search(
+        prior, op, y, density, rate, rounds, steps, lr, rewind, scope, exempt, within, codes,
+        stop_when_rising, reference, folder, seed, progress, fit_options,
+    ).go()  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Settings:
+@dataclass
+class _Search:
+    """One search: the arguments of `imp`, checked, and what stays the same from round to round."""
+
+    prior: Prior
+    op: object
+    y: Tensor
     density: float
     rate: float
     rounds: int | None
@@ -111,110 +106,111 @@ class _Settings:
     lr: float
     rewind: float
     scope: str
+    exempt: Exempt
+    within: Mask | None
     codes: str
     stop_when_rising: int | None
+    reference: Tensor | None
+    folder: str | Path | None
     seed: int
+    progress: bool
     fit_options: dict
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
+        self._check()
+        self.exempt = exempt_names(self.exempt, self.prior.net, self.scope)
+        full = Mask.full(self.prior.net, self.scope)
+        self.first = full if self.within is None else full & self.within
+        self.counts = keep_counts(self.first, self.exempt, self.density, self.rate, self.rounds)
+        self.files = None if self.folder is None else Folder(self.folder, self._signature())
+        self.start = self._start()
+
+    def _check(self) -> None:
         checked_density(self.density)
         checked_rate(self.rate)
-        if not is_whole(self.steps, least=1):
-            raise InputError(f"steps must be a whole number of at least 1, got {self.steps!r}")
+        check_whole("steps", self.steps, least=1)
+        check_whole("seed", self.seed)
         if not is_number(self.rewind, least=0) or self.rewind >= 1:
             raise InputError(
                 f"rewind is a fraction of the steps, at least 0 and below 1, got {self.rewind!r}"
             )
-        if self.rewind and not self.rewind_steps:
+        if self.rewind and not self._rewind_steps:
             raise InputError(f"rewind={self.rewind} of {self.steps} steps is less than one step")
         for name in ("rounds", "stop_when_rising"):
-            value = getattr(self, name)
-            if value is not None and not is_whole(value, least=1):
-                raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if not is_whole(self.seed):
-            raise InputError(f"seed must be a whole number of at least 0, got {self.seed!r}")
-        if self.codes not in ("fixed", "per_round"):
-            raise InputError(f"codes must be 'fixed' or 'per_round', got {self.codes!r}")
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), least=1)
+        check_choice("codes", self.codes, ("fixed", "per_round"))
         unknown = sorted(set(self.fit_options) - set(FIT_OPTIONS))
         if unknown:
             raise InputError(
                 f"there is no option {unknown[0]!r} here; those handed on to fit are: "
                 + ", ".join(FIT_OPTIONS)
             )
+        check_parts(self.prior, self.op, self.y, self.within, self.reference)
+        if self.codes == "per_round":
+            fresh_code(self.prior, self.seed)  # refuses what has no other code now, not later
 
     @property
-    def rewind_steps(self) -> int:
+    def _rewind_steps(self) -> int:
         return round(self.rewind * self.steps)
 
-
-class _Search:
-    """One search: what stays the same from round to round."""
-
-    def __init__(self, prior, op, y, settings: _Settings, exempt, within, reference) -> None:
-        self.prior, self.op, self.y, self.s = prior, op, y, settings
-        self.exempt, self.reference = exempt, reference
-        full = Mask.full(prior.net, settings.scope)
-        self.first = full if within is None else full & within
-        self.plan = plan(self.first, exempt, settings.density, settings.rate, settings.rounds)
-
-    def go(self, folder: str | Path | None, progress: bool) -> Imp:
-        from tqdm import tqdm
-
-        files = None if folder is None else Folder(folder, self._signature())
-        silent = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
-        start = self._start(files, progress)
+    def go(self) -> Imp:
+        """Do all rounds."""
         rounds: list[Round] = []
-        mask, rising, reason, interrupted = self.first, None, self._done(), False
-        for number, kept in enumerate(tqdm(self.plan, "rounds", leave=False, **silent)):
-            name = f"round-{number:02d}"
-            found = files.load_round(name, mask, kept) if files else None
-            if found is None:
-                checkpoint = files.checkpoint(name) if files else None
-                result = self._train(start, mask, number, checkpoint, progress)
-                if result.interrupted:
-                    interrupted = True
-                    reason = f"interrupted in round {number} of {len(self.plan)}"
-                    break
-                found = self._record(result, mask, kept)
-                if files:
-                    files.save_round(name, found, mask)
+        rising = None
+        for found in in_rounds(self.first, self.counts, self._round, self.progress):
             rounds.append(found)
-            mask = found.mask
-            rising = rising_run([r.loss for r in rounds], self.s.stop_when_rising)
+            rising = rising_run([r.loss for r in rounds], self.stop_when_rising)
             if rising:
-                reason = f"the loss has risen in {rising[1] - rising[0] + 1} rounds in a row"
                 break
         if not rounds:
             raise KeyboardInterrupt
-        return Imp(tuple(rounds), start, reason, rising, interrupted)
+        interrupted = not rising and len(rounds) < len(self.counts)
+        reason = self._done()
+        if rising:
+            reason = f"the loss has risen in {rising[1] - rising[0] + 1} rounds in a row"
+        if interrupted:
+            reason = f"interrupted in round {len(rounds)} of {len(self.counts)}"
+        return Imp(tuple(rounds), self.start, reason, rising, interrupted)
 
-    def _start(self, files: Folder | None, progress: bool) -> Prior:
-        """What every round but the first starts from."""
+    def _start(self) -> Prior:
+        """Make what every round but the first starts from."""
         start = self.prior.clone()
-        if not self.s.rewind or (files and files.load_weights(start.net)):
+        if not self.rewind or (self.files and self.files.load_weights(start.net)):
             return start
         # the first steps of the very fit that round 0 runs in full: same weights, code and noise
-        checkpoint = files.checkpoint("rewind") if files else None
-        result = self._fit(start, self.first, self.s.rewind_steps, 0, checkpoint, progress)
+        result = self._fit(start, self.first, self._rewind_steps, 0, "rewind")
         if result.interrupted:
             raise KeyboardInterrupt
         start.net.load_state_dict(result.net.state_dict())
-        if files:
-            files.save_weights(start.net)
+        if self.files:
+            self.files.save_weights(start.net)
         return start
 
-    def _train(self, start: Prior, mask: Mask, number: int, checkpoint, progress: bool) -> Fit:
-        prior = start if number else self.prior
-        if number and self.s.codes == "per_round":
+    def _round(self, number: int, mask: Mask, kept: int) -> Round | None:
+        """Train under the mask and prune; None if that was interrupted."""
+        name = f"round-{number:02d}"
+        found = self.files.load_round(name, mask, kept) if self.files else None
+        if found is not None:
+            return found
+        prior = self.start if number else self.prior
+        if number and self.codes == "per_round":
             prior = prior.clone()
-            prior.z = fresh_code(prior, self.s.seed + number)
-        return self._fit(prior, mask, self.s.steps, number, checkpoint, progress)
+            prior.z = fresh_code(prior, self.seed + number)
+        result = self._fit(prior, mask, self.steps, number, name)
+        if result.interrupted:
+            return None
+        found = self._record(result, mask, kept)
+        if self.files:
+            self.files.save_round(name, found, mask)
+        return found
 
-    def _fit(self, prior, mask: Mask, steps: int, number: int, checkpoint, progress: bool) -> Fit:
+    def _fit(self, prior: Prior, mask: Mask, steps: int, number: int, name: str) -> Fit:
         return fit(
-            prior, self.op, self.y, steps=steps, lr=self.s.lr, seed=self.s.seed + number,
+            prior, self.op, self.y, steps=steps, lr=self.lr, seed=self.seed + number,
             mask=None if mask.kept == mask.total else mask, reference=self.reference,
-            checkpoint=checkpoint, progress=progress, **self.s.fit_options,
+            checkpoint=self.files and self.files.checkpoint(name), progress=self.progress,
+            **self.fit_options,
         )  # fmt: skip
 
     def _record(self, result: Fit, mask: Mask, kept: int) -> Round:
@@ -227,20 +223,20 @@ class _Search:
         return Round(mask.density, loss, psnr, best, result.seconds, pruned)
 
     def _done(self) -> str:
-        if self.s.rounds:
-            return f"all {self.s.rounds} rounds are done"
-        return f"density {100 * self.s.density:.3g} % is reached"
+        if self.rounds:
+            return f"all {self.rounds} rounds are done"
+        return f"density {100 * self.density:.3g} % is reached"
 
     def _signature(self) -> dict[str, str]:
-        """What makes two searches the same; how far they go may differ."""
-        s, truth = self.s, self.reference
+        """Say what makes two searches the same; how far they go may differ."""
         defaults = inspect.signature(fit).parameters
-        options = {name: defaults[name].default for name in FIT_OPTIONS} | s.fit_options
+        options = {name: defaults[name].default for name in FIT_OPTIONS} | self.fit_options
+        truth = self.reference
         if truth is not None:
             truth = hashlib.sha256(truth.cpu().contiguous().numpy().tobytes()).hexdigest()
-        same = dict(
-            rate=s.rate, steps_a_round=s.steps, lr=s.lr, rewind=s.rewind, scope=s.scope,
-            codes=s.codes, seed=s.seed, exempt=self.exempt, reference=truth,
+        settings = SimpleNamespace(
+            rate=self.rate, steps_a_round=self.steps, lr=self.lr, rewind=self.rewind,
+            scope=self.scope, codes=self.codes, seed=self.seed, exempt=self.exempt,
+            reference=truth, **options,
         )  # fmt: skip
-        settings = SimpleNamespace(**same, **options)
         return signature(self.prior, self.op, self.y, self.first, settings)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..checks import check_picture
+from ..checks import check_choice
 from ..errors import InputError
 from ..fitting.settings import check_parts
 from ..physics import Denoise
@@ -47,8 +47,7 @@ def imp_multi(
     >>> imp_multi(prior, op, ys, codes="per_image", density=0.8, steps=5)
     Imp(1 rounds, density 80 %: density 80 % is reached)
     """
-    if codes not in ("shared", "per_image"):
-        raise InputError(f"codes must be 'shared' or 'per_image', got {codes!r}")
+    check_choice("codes", codes, ("shared", "per_image"))
     for name in ("reference", "reference_target"):
         if name in options:
             raise InputError(f"imp_multi takes no {name}; it has reference_targets, a list")
@@ -97,8 +96,7 @@ def joined(prior: Prior, ops, ys: Sequence[Tensor]) -> tuple[Joint, Tensor]:
             f"there are {len(ops)} operators for {len(ys)} measurements; give as many, or one"
         )
     for op, y in zip(ops, ys, strict=True):
-        check_parts(prior, op, None, None)
-        check_picture("measurement", y)
+        check_parts(prior, op, y)
     shapes = [tuple(y.shape) for y in ys]
     other = next((s for s in shapes if s != shapes[0]), None)
     if other is not None:

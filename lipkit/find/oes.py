@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_picture
 from ..fitting import loop
 from ..fitting.settings import check_parts
 from ..masks import Mask, checked_density, covered
@@ -122,8 +121,7 @@ def oes(
     >>> oes(prior, op, op.measure(clean), density=0.25, steps=20)
     Mask(969 of 3,879 weights kept, density 25 %, 46 layers)
     """
-    check_parts(prior, op, None, None)
-    check_picture("measurement", y)
+    check_parts(prior, op, y)
     if density == "auto":
         density = auto_density(prior, scope)
     settings = oes_settings(

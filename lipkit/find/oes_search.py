@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_positive, check_whole, is_number
-from ..engine.dense import boxed, compare
+from ..checks import check_choice, check_positive, check_whole, is_number
+from ..engine import boxed, forward_and_loss
 from ..errors import Error, InputError
+from ..fitting import loop
 from ..fitting.settings import PRECISIONS, signature
 from ..masks import covered
 from ..prior import Prior
@@ -65,13 +66,12 @@ def oes_settings(density: float, steps, lr, lam, p0, *rest) -> OesSettings:
     check_whole("samples", s.samples, least=1)
     check_whole("seed", s.seed)
     check_positive("temperature", s.temperature)
-    for name, known in (("reg", PENALTIES), ("precision", PRECISIONS)):
-        if getattr(s, name) not in known:
-            raise InputError(f"{name} must be one of {', '.join(known)}, got {getattr(s, name)!r}")
+    check_choice("reg", s.reg, PENALTIES)
+    check_choice("precision", s.precision, PRECISIONS)
     return s
 
 
-class OesSearch:
+class OesSearch(loop.Work):
     """One search under way. All parameters lie in one vector, of which the network has views."""
 
     kind = "search"
@@ -103,9 +103,6 @@ class OesSearch:
             p.grad = gradient
         self.lam = FIRST_LAM if settings.lam == "auto" else settings.lam
         self.steps = settings.steps
-        self.step = 0
-        self.seconds = 0.0
-        self.reason = ""  # it never ends early
         self.rows: list[list[float]] = []
 
     def advance(self) -> None:
@@ -119,10 +116,16 @@ class OesSearch:
                 self.dloss_dw.zero_()
             losses.append(self._draw(sample))
         kept = self.passes.descend(
-            self.v, self.dloss_dw, self.dw_dv, self.moments,
-            (self.p0, self.lam if s.reg == "kl" else 0.0), s.lr, self.step + 1,
+            self.v,
+            self.dloss_dw,
+            self.dw_dv,
+            self.moments,
+            self.p0,
+            self.lam if s.reg == "kl" else 0.0,
+            s.lr,
+            self.step + 1,
             _with_room(sum(more)) if more else None,
-        )  # fmt: skip
+        )
         if s.lam == "auto" and s.reg != "none":
             self._steer(kept)
         self.step += 1
@@ -137,7 +140,7 @@ class OesSearch:
             self.v, s.temperature, key, self.theta, self.w, self.dw_dv, 1 / s.samples
         )
         half = s.precision == "bf16"
-        _, _, loss = compare(self.prior, self.prior.z, self.op, self.y, half=half)
+        _, _, loss = forward_and_loss(self.prior, self.prior.z, self.op, self.y, half=half)
         loss.backward()
         return loss.detach()
 

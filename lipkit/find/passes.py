@@ -1,113 +1,112 @@
 """What a mask search does with all logits at every step, in PyTorch, on any device.
 
-Where there is a compiler for the processor `best_for` gives `lipkit.engine._passes` instead, which
-has the same functions and does the same in a fraction of the time.
+Symbols are those of the equation of the search: a weight w = theta * m of the network, where the
+relaxed mask m is drawn at the temperature T from the logit v, is kept with probability p =
+sigmoid(v); the divergence of p from p0 counts lam times. `lipkit.find.compiled` does the same in a
+fraction of the time.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from types import ModuleType
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .relaxed import Key, kl_slope, logistic_noise, relax_
+from .relaxed import BETAS, FARTHEST, Key, adam_numbers, kl_slope, logistic_noise, relax_
 
-BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam
-FARTHEST = 20.0  # logits: odds beyond are as good as certain, and their products underflow
 CHUNK = 2**16  # numbers that stay in the cache from one line to the next
 
 
-def best_for(theta: Tensor) -> ModuleType:
-    """The module to take the passes from, for vectors like this one."""
-    import sys
+class Passes(NamedTuple):
+    """The two passes over all logits that a step makes."""
 
+    draw_mask: Callable[..., None]
+    descend: Callable[..., Tensor | float]
+
+
+def best_for(theta: Tensor) -> Passes:
+    """Return the compiled passes where there are some for vectors like this one."""
     if theta.device.type == "cpu" and theta.dtype == torch.float32:
         try:
-            from ..engine import _passes
+            from . import compiled  # when used: a compiler takes a second to load
         except ImportError:  # no numba, or one at odds with the other libraries
             pass
         else:
-            return _passes
-    return sys.modules[__name__]
+            return Passes(compiled.draw_mask, compiled.descend)
+    return Passes(draw_mask, descend)
 
 
 def draw_mask(
-    logits: Tensor,
+    v: Tensor,
     temperature: float,
     key: Key,
     theta: Tensor,
-    weight: Tensor,
-    lever: Tensor,
-    share: float = 1.0,
+    w: Tensor,
+    dw_dv: Tensor,
+    fraction: float = 1.0,
 ) -> None:
-    """Make `weight` theta times a relaxed mask, and `lever` its derivative in the logits.
+    """Make w theta times a relaxed mask, and `dw_dv` its derivative times a `fraction`.
 
-    `share` is how much this draw counts among several.
+    The fraction is how much this draw counts among several.
 
-    >>> weight, lever = torch.empty(2), torch.empty(2)
-    >>> draw_mask(torch.tensor([-9.0, 9.0]), 0.2, (0, 1), torch.tensor([1.0, 3.0]), weight, lever)
-    >>> weight, lever
+    >>> w, dw_dv = torch.empty(2), torch.empty(2)
+    >>> draw_mask(torch.tensor([-9.0, 9.0]), 0.2, (0, 1), torch.tensor([1.0, 3.0]), w, dw_dv)
+    >>> w, dw_dv
     (tensor([0., 3.]), tensor([0., 0.]))
     """
     first = 0
-    for v, t, w, lv in chunks(logits, theta, weight, lever):
-        mask = relax_(logistic_noise(lv, key, first), v, temperature)
-        torch.mul(t, mask, out=w)
-        # mask = sigmoid((logits + noise) / temperature)
-        torch.mul(w, mask.neg_().add_(1), out=lv).mul_(share / temperature)
-        first += v.numel()
+    for v_, theta_, w_, dw_dv_ in chunks(v, theta, w, dw_dv):
+        m = relax_(logistic_noise(dw_dv_, key, first), v_, temperature)
+        torch.mul(theta_, m, out=w_)
+        # m = sigmoid((v + noise) / temperature)
+        torch.mul(w_, m.neg_().add_(1), out=dw_dv_).mul_(fraction / temperature)
+        first += v_.numel()
 
 
 def descend(
-    logits: Tensor,
-    slope: Tensor,
-    lever: Tensor,
+    v: Tensor,
+    dloss_dw: Tensor,
+    dw_dv: Tensor,
     moments: tuple[Tensor, Tensor],
-    pull: tuple[Tensor, float | Tensor],
+    p0: Tensor,
+    lam: float | Tensor,
     rate: float,
     step: int,
     more: Tensor | None = None,
 ) -> Tensor:
-    """Step number `step` of Adam, within `FARTHEST`; the sum of the probabilities before it.
+    """Take step number `step` of Adam, within `FARTHEST`; return the sum of the p before it.
 
-    The gradient is `slope`, that of the weights, which becomes zero, times `lever`; that of the
-    divergence, where `pull` is the p0 of each weight and how strongly it counts; and `more`.
+    The gradient is `dloss_dw`, which becomes zero, times `dw_dv`; that of the divergence, lam
+    times; and `more`.
 
-    >>> logits, slope, lever = torch.zeros(2), torch.tensor([1.0, -2.0]), torch.ones(2)
-    >>> moments, pull = (torch.zeros(2), torch.zeros(2)), (torch.tensor([0.1, 0.1]), 0.0)
-    >>> descend(logits, slope, lever, moments, pull, rate=0.1, step=1)
+    >>> v, dloss_dw, dw_dv = torch.zeros(2), torch.tensor([1.0, -2.0]), torch.ones(2)
+    >>> moments, p0 = (torch.zeros(2), torch.zeros(2)), torch.tensor([0.1, 0.1])
+    >>> descend(v, dloss_dw, dw_dv, moments, p0, lam=0.0, rate=0.1, step=1)
     tensor(1.)
-    >>> logits, slope
+    >>> v, dloss_dw
     (tensor([-0.1000,  0.1000]), tensor([0., 0.]))
     """
-    (p0, lam), (stride, edge) = pull, adam_numbers(rate, step)
-    kept = logits.new_zeros(())
-    vectors = (logits, slope, lever, *moments, p0, *(() if more is None else (more,)))
-    for v, g, lv, m, s, target, *rest in chunks(*vectors):
-        p = v.sigmoid()
+    rate, epsilon = adam_numbers(rate, step)
+    kept = v.new_zeros(())
+    vectors = (v, dloss_dw, dw_dv, *moments, p0, *(() if more is None else (more,)))
+    for v_, grad, dw_dv_, first, second, p0_, *rest in chunks(*vectors):
+        p = v_.sigmoid()
         kept += p.sum()
-        g.mul_(lv)
-        change = torch.addcmul(p, p, p, value=-1)  # dp / dv
-        g.addcmul_(change.mul_(lam), kl_slope(p, target))
+        grad.mul_(dw_dv_)
+        dp_dv = torch.addcmul(p, p, p, value=-1)
+        grad.addcmul_(dp_dv.mul_(lam), kl_slope(p, p0_))
         for summand in rest:
-            g.add_(summand)
-        m.lerp_(g, 1 - BETAS[0])
-        s.mul_(BETAS[1]).addcmul_(g, g, value=1 - BETAS[1])
-        v.addcdiv_(m, s.sqrt().add_(edge), value=-stride).clamp_(-FARTHEST, FARTHEST)
-        g.zero_()
+            grad.add_(summand)
+        first.lerp_(grad, 1 - BETAS[0])
+        second.mul_(BETAS[1]).addcmul_(grad, grad, value=1 - BETAS[1])
+        v_.addcdiv_(first, second.sqrt().add_(epsilon), value=-rate).clamp_(-FARTHEST, FARTHEST)
+        grad.zero_()
     return kept
 
 
-def adam_numbers(rate: float, step: int) -> tuple[float, float]:
-    """Adam's step is the first number times m / (sqrt(s) + the second), m and s as they are."""
-    started, squares = (1 - beta**step for beta in BETAS)
-    return rate * math.sqrt(squares) / started, EPSILON * math.sqrt(squares)
-
-
 def chunks(*vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Vectors in pieces small enough for a processor's cache."""
+    """Cut vectors in pieces small enough for a processor's cache."""
     size = vectors[0].numel() if vectors[0].is_cuda else CHUNK
     return zip(*(v.split(size) for v in vectors), strict=True)

@@ -7,6 +7,8 @@ is logistic, at half the random numbers.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,6 +17,8 @@ from torch.nn.functional import threshold_
 TINY = 1e-6  # inside the logarithms of the divergence, as published
 MIXING = (0x7FEB352D, 0x846CA68B)  # odd factors that spread a number's bits over all of them
 _BITS = 2**32 - 1
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam
+FARTHEST = 20.0  # logits: odds beyond are as good as certain, and their products underflow
 
 Key = tuple[int, int]  # of all noise of one draw
 
@@ -69,6 +73,18 @@ def least(kind: torch.dtype) -> float:
     and a processor is many times slower on those.
     """
     return 2 * torch.finfo(kind).eps
+
+
+def adam_numbers(rate: float, step: int) -> tuple[float, float]:
+    """Return the rate and the epsilon of a step of Adam that takes its two moments as they are.
+
+    The step is the first number times m / (sqrt(s) + the second).
+
+    >>> adam_numbers(rate=0.1, step=1)[0] == 0.1 * (1 - 0.999) ** 0.5 / (1 - 0.9)
+    True
+    """
+    started, squares = (1 - beta**step for beta in BETAS)
+    return rate * math.sqrt(squares) / started, EPSILON * math.sqrt(squares)
 
 
 def kl(p: Tensor, p0: Tensor | float) -> Tensor:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from torch import nn
 
-from ..errors import FileError, InputError
+from ..errors import FileError
+from ..fitting import loop
 from ..formats import maskfile, state
 from ..formats.atomic import write
 from ..masks import Mask
@@ -100,36 +101,47 @@ class Imp:
         return f"Imp({len(self.rounds)} rounds, {density}: {self.reason})"
 
 
+def in_rounds(
+    first: Mask,
+    counts: Sequence[int],
+    train_and_prune: Callable[[int, Mask, int], Round | None],
+    progress: bool = True,
+) -> Iterator[Round]:
+    """Yield round after round, each under the mask that the one before left.
+
+    `train_and_prune(number, mask, kept)` does one, and gives None to end them.
+    """
+    mask = first
+    for number, kept in enumerate(loop.bar(progress, "rounds", iterable=counts)):
+        found = train_and_prune(number, mask, kept)
+        if found is None:
+            return
+        yield found
+        mask = found.mask
+
+
 class Folder:
     """Files of one search: a mask for each finished round, the rewind weights, the fit under way.
 
-    The masks are files like those of `Mask.save`, in which the round's numbers ride along;
-    `search.json` says what the search is, so that no other one goes on from here.
+    The masks are files like those of `Mask.save`, in which the round's numbers ride along.
     """
 
     def __init__(self, path: str | Path, signature: Mapping[str, str]) -> None:
         self.path = Path(path)
         self._signature = dict(signature)
-        self._about = self._file("search.json")
-        self._search = json.dumps(self._signature, indent=1, sort_keys=True)
-        self._digest = hashlib.sha256(self._search.encode()).hexdigest()
+        text = json.dumps(self._signature, indent=1, sort_keys=True)
+        self._digest = hashlib.sha256(text.encode()).hexdigest()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            saved = json.loads(self._about.read_bytes()) if self._about.exists() else signature
-            changed = [k for k, v in signature.items() if saved.get(k) != v]
         except OSError as error:
             raise FileError(f"cannot use {path} as a folder: {error.strerror or error}") from None
-        except (AttributeError, ValueError) as error:
-            raise self._foreign(self._about, error) from None
-        if changed:
-            raise InputError(
-                f"{path} holds another search: its {', '.join(changed)} differ; "
-                "use another folder, or delete this one to start anew"
-            )
+        claim = self.path / "search.safetensors"
+        if state.read(claim, "search", self._signature) is None:  # refuses another search
+            state.write(claim, "search", self._signature, {}, {})
 
     def checkpoint(self, name: str) -> Path:
-        """Where the fit under way of a round, or of "rewind", is saved."""
-        return self._file(f"{name}.fit.safetensors")
+        """Return where the fit under way of a round, or of "rewind", is saved."""
+        return self.path / f"{name}.fit.safetensors"
 
     def save_round(self, name: str, found: Round, trained: Mask) -> None:
         """Write a finished round."""
@@ -140,61 +152,51 @@ class Folder:
             numbers={k: v for k, v in vars(found).items() if k != "mask" and not math.isnan(v)},
         )
         about["checksum"] = _checksum(about, found.mask)
-        data = maskfile.pack(maskfile.MASK, found.mask.named(), about)
-        self._finish(name, lambda path: write(path, data))
+        write(self._finished(name), maskfile.pack(maskfile.MASK, found.mask.named(), about))
+        self.checkpoint(name).unlink(missing_ok=True)
 
     def load_round(self, name: str, trained: Mask, kept: int) -> Round | None:
-        """The round, if it was saved, started from the mask `trained` and left so many weights."""
-        path = self._file(f"{name}.safetensors")
+        """Read the round, if it was saved, began with `trained` and left so many weights."""
+        path = self._finished(name)
         if not path.exists():
             return None
         content = maskfile.read(path)
+        about = content.about
+        wrong = ""
         try:
-            before, numbers = content.about["trained"], content.about["numbers"]
-            measured = dict.fromkeys(("psnr", "best_psnr"), math.nan) | numbers
+            measured = dict.fromkeys(("psnr", "best_psnr"), math.nan) | about["numbers"]
             found = Round(mask=Mask(content.keep), **{k: float(v) for k, v in measured.items()})
+            if about["search"] != self._digest:
+                wrong = "it belongs elsewhere"
+            elif about.pop("checksum", None) not in (None, _checksum(about, found.mask)):
+                wrong = "its checksum differs"  # files of before have none
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise self._foreign(path, error) from None
-        if content.about.get("search") != self._digest:
-            raise self._foreign(path, "it belongs elsewhere")
-        # files of before have no checksum
-        checksum = content.about.pop("checksum", None)
-        if checksum not in (None, _checksum(content.about, found.mask)):
-            raise self._foreign(path, "its checksum differs")
+            wrong = f"{error}"[:120]
+        if wrong:
+            raise FileError(
+                f"{path} is not from this search ({wrong}); delete it, and it will be made again"
+            )
         # a search may be asked for fewer or more rounds than before: those that fit are kept
-        return found if before == trained.digest() and found.mask.kept == kept else None
+        same = about.get("trained") == trained.digest() and found.mask.kept == kept
+        return found if same else None
 
     def save_weights(self, net: nn.Module) -> None:
         """Write the rewind weights."""
-        weights = net.state_dict()
-        self._finish(
-            "rewind", lambda path: state.write(path, "search", self._signature, weights, {})
-        )
+        state.write(self._finished("rewind"), "search", self._signature, net.state_dict(), {})
+        self.checkpoint("rewind").unlink(missing_ok=True)
 
     def load_weights(self, net: nn.Module) -> bool:
         """Put the rewind weights into `net`; False if there are none yet."""
-        found = state.read(self._file("rewind.safetensors"), "search", self._signature)
+        found = state.read(self._finished("rewind"), "search", self._signature)
         if found is not None:
             net.load_state_dict(found[0])
         return found is not None
 
-    def _file(self, name: str) -> Path:
-        return self.path / name
-
-    def _finish(self, name: str, save: Callable[[Path], None]) -> None:
-        if not self._about.exists():
-            write(self._about, self._search.encode())
-        save(self._file(f"{name}.safetensors"))
-        self.checkpoint(name).unlink(missing_ok=True)  # its fit is done
-
-    def _foreign(self, path: Path, why: object) -> FileError:
-        reason = str(why).splitlines()[0][:120]
-        return FileError(
-            f"{path} is not from this search ({reason}); delete it, and it will be made again"
-        )
+    def _finished(self, name: str) -> Path:
+        return self.path / f"{name}.safetensors"
 
 
 def _checksum(about: Mapping, mask: Mask) -> str:
-    """Sum up all that a round's file says: the file format itself guards the bits of the mask."""
+    """Sum up all that a round's file says, but for its checksum."""
     text = json.dumps([about, mask.digest()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -52,13 +52,13 @@ def checked_rate(rate: float) -> float:
     return float(rate)
 
 
-def plan(
+def keep_counts(
     start: Mask, exempt: Sequence[str], density: float, rate: float, rounds: int | None
 ) -> list[int]:
-    """How many weights are kept after each pruning, those of exempt layers included.
+    """Return how many weights are kept after each pruning, those of exempt layers included.
 
     >>> from lipkit.testing import tiny_prior
-    >>> plan(Mask.full(tiny_prior().net), (), density=0.5, rate=0.2, rounds=None)
+    >>> keep_counts(Mask.full(tiny_prior().net), (), density=0.5, rate=0.2, rounds=None)
     [2905, 2324, 1859, 1816]
     """
     spared = sum(layer.kept for n, layer in start.per_layer().items() if n in exempt)

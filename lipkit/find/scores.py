@@ -14,9 +14,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_picture, check_shapes
-from ..errors import InputError
-from ..fitting.settings import check_parts
+from ..checks import check_choice
+from ..engine import forward_and_loss
+from ..fitting import settings
 from ..masks import Mask, covered
 from ..prior import Prior
 
@@ -110,18 +110,13 @@ def check_prior(prior: Prior, variant: str) -> None:
     >>> import lipkit as lk
     >>> check_prior(lk.testing.tiny_prior(), "paper")
     """
-    if not isinstance(prior, Prior):
-        raise InputError(
-            f"prior must be a lipkit.Prior, got a {type(prior).__name__}; Prior('dip') makes one"
-        )
-    if variant not in VARIANTS:
-        raise InputError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
+    settings.check_prior(prior)
+    check_choice("variant", variant, VARIANTS)
 
 
 def _check_data(prior: Prior, op, y: Tensor, variant: str) -> None:
-    check_prior(prior, variant)
-    check_parts(prior, op, None, None)
-    check_picture("measurement", y)
+    check_choice("variant", variant, VARIANTS)
+    settings.check_parts(prior, op, y)
 
 
 def _copy(prior: Prior, scope: str) -> tuple[Prior, dict[str, nn.Parameter]]:
@@ -131,12 +126,8 @@ def _copy(prior: Prior, scope: str) -> tuple[Prior, dict[str, nn.Parameter]]:
 
 def _loss(model: Prior, op, y: Tensor) -> Tensor:
     """The loss that a fit starts from."""
-    y = y.to(model.z.device)
-    x = model()
-    predicted = op.A(x)
-    check_shapes(x, predicted, y, None)
-    error = predicted - y
-    return (error.abs().square() if error.is_complex() else error.square()).mean()
+    _, _, loss = forward_and_loss(model, model.z, op, y.to(model.z.device))
+    return loss
 
 
 def _gradients(

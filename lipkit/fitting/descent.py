@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 
 from .. import metrics
-from ..checks import check_picture, is_number
-from ..engine import install
-from ..engine.dense import compare
-from ..engine.graph import WORTH, Step
+from ..checks import is_number
+from ..engine import WORTH, GraphStep, forward_and_loss, install
 from ..errors import Error
 from ..formats import state
 from ..masks import Mask
@@ -84,19 +82,14 @@ def fit(
         stop, langevin, weight_decay, backtrack, every, seed, precision, engine,
     )  # fmt: skip
     settings.check()
-    check_parts(prior, op, mask, callback)
-    check_picture("measurement", y)
-    if reference is not None:
-        check_picture("reference", reference)
+    check_parts(prior, op, y, mask, reference, callback)
     with torch.inference_mode(False), torch.enable_grad():  # wherever it is called from
         run = _Run(prior, op, y, mask, settings, reference)
         return run.go(callback, checkpoint, progress)
 
 
-class _Run:
+class _Run(loop.Work):
     """One fit under way: all that changes from step to step, to be saved and resumed."""
-
-    kind = "fit"
 
     def __init__(self, prior, op, y, mask, settings: Settings, reference) -> None:
         self.s = settings
@@ -106,9 +99,17 @@ class _Run:
         self.y = y.to(device)
         if mask is not None:
             mask.apply(self.prior.net)
+        # on CPU and GPU the faster layout
+        self.prior.z = self.prior.z.contiguous(memory_format=torch.channels_last)
         self.engine = install(
-            self.prior, mask, settings.engine, settings.precision, bool(settings.langevin)
+            self.prior.net,
+            self.prior.z,
+            mask,
+            settings.engine,
+            settings.precision,
+            bool(settings.langevin),
         )
+        self.prior.net = self.engine.net  # what is trained; `finish` brings the weights home
         self.signature = signature(prior, op, y, mask, settings)
         self.signature["engine"] = f"{self.engine.kind}{' bf16' if self.engine.half else ''}"
         self.reference = None if reference is None else reference.detach().to(device)
@@ -116,11 +117,8 @@ class _Run:
         self.adam = torch.optim.Adam(
             parameters, settings.lr, weight_decay=settings.weight_decay, fused=True
         )
-        self.generator = torch.Generator(device).manual_seed(settings.seed)
+        self.random = torch.Generator(device).manual_seed(settings.seed)
         self.steps = settings.steps
-        self.step = 0
-        self.seconds = 0.0
-        self.reason = ""
         self.mean = torch.zeros((), device=device)
         self.mean_count = 0
         self.stopper: dict[str, Tensor] = {}
@@ -155,45 +153,42 @@ class _Run:
             self._check_finite(self.rows[-1])
         return due
 
-    def state(self) -> dict[str, Tensor]:
-        """Return all that changes from step to step."""
+    def parts(self) -> dict[str, state.Part]:
+        """Name what changes from step to step, but for a few tensors."""
+        return {
+            "net": self.prior,
+            "adam": self.adam,
+            "random": self.random,
+            "stopper": self.stopper,
+            "oracle": self.oracle,
+            "good": self.good,
+        }
+
+    def state(self) -> state.Tensors:
+        """Return all that changes from step to step, as tensors."""
         rows = [[float(v) for v in row] for row in self.rows]
-        groups = state.joined(
-            net=self.prior.state_dict(),
-            adam=state.of_adam(self.adam),
-            stopper=self.stopper,
-            oracle=self.oracle,
-            good=self.good,
-        )
-        return groups | {
+        return super().state() | {
             "x": self.x,
             "predicted": self.predicted,
             "mean": self.mean,
             "mean_count": torch.tensor(self.mean_count),
-            "generator": self.generator.get_state(),
             "rows": torch.tensor(rows, dtype=torch.float64),
         }
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
+    def restore(self, tensors: state.Tensors) -> None:
         """Take back what `state` returned."""
         device = self.prior.z.device
-        self.x = tensors["x"].to(device)
-        self.predicted = tensors["predicted"].to(device)
+        for name in ("x", "predicted", "mean"):
+            setattr(self, name, tensors[name].to(device))
         # the signature has the operator's name: ask itself, whatever it is made of
         if not torch.allclose(self.op.A(self.x), self.predicted, rtol=1e-4, atol=1e-5):
             raise state.another(self.path, self.kind, ["operator"])
-        self.prior.load_state_dict(state.group(tensors, "net"))
-        state.into_adam(self.adam, state.group(tensors, "adam"))
-        self.stopper = state.group(tensors, "stopper", device)
-        self.oracle = state.group(tensors, "oracle", device)
-        self.good = state.group(tensors, "good", device)
-        self.mean = tensors["mean"].to(device)
+        state.put_back(tensors, self.parts(), device)
         self.mean_count = int(tensors["mean_count"])
-        self.generator.set_state(tensors["generator"])
         self.rows = [list(row) for row in tensors["rows"].to(device).unbind()]
         self.train = self._choose_step()  # fewer are left
 
-    def _choose_step(self) -> Step:
+    def _choose_step(self) -> GraphStep:
         """The step as a graph where there is one for the device, unless a reason speaks against."""
         reason = ""
         if self.s.engine == "plain":
@@ -202,7 +197,7 @@ class _Run:
             reason = "backtracking looks at the loss in the middle of one"
         elif self.s.steps - self.step < WORTH:
             reason = f"there are fewer than {WORTH}"
-        return Step(self.prior.net, self.adam, self.generator, reason)
+        return GraphStep(self.prior.net, self.adam, self.random, reason)
 
     def _update(self) -> Tensor:
         """Change the weights: output, loss, gradients of kept weights, Adam, Langevin noise."""
@@ -224,8 +219,10 @@ class _Run:
         s, prior = self.s, self.prior
         z = prior.z
         if s.input_noise:
-            z = z + s.input_noise * torch.randn(z.shape, generator=self.generator, device=z.device)
-        x, predicted, loss = compare(prior, z, self.op, self.y, self.reference, self.engine.half)
+            z = z + s.input_noise * torch.randn(z.shape, generator=self.random, device=z.device)
+        x, predicted, loss = forward_and_loss(
+            prior, z, self.op, self.y, self.reference, self.engine.half
+        )
         self.adam.zero_grad(set_to_none=True)
         loss.backward()
         # pruned weights get no gradient, hence no momentum: they stay exactly zero
@@ -252,7 +249,7 @@ class _Run:
         masks = {id(parameter): m for parameter, m in self.engine.pairs}
         for p in self.prior.net.parameters():
             if p.ndim == 4:
-                noise = torch.randn(p.shape, generator=self.generator, device=p.device)
+                noise = torch.randn(p.shape, generator=self.random, device=p.device)
                 if id(p) in masks:
                     noise.mul_(masks[id(p)])
                 p.add_(noise, alpha=self.s.langevin)
@@ -319,5 +316,5 @@ class _Run:
         about = "; ".join(filter(None, (self.engine.about, self.train.about)))
         return Fit(
             image[0].cpu(), best, history, self.step, end.reason, self.seconds,
-            self.engine.finish(self.prior), end.interrupted, about,
+            self.engine.finish(), end.interrupted, about,
         )  # fmt: skip

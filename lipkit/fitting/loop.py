@@ -14,36 +14,44 @@ caller hands on what there is, marked as interrupted; where its result could not
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..formats import state
 from .interrupt import held_interrupts
 
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
 SAVE_EVERY = 30.0  # seconds
 
 
-class Work(Protocol):
-    """What the loop runs, and where it stands."""
+class Work:
+    """What the loop runs, and where it stands; only where there is a file it is asked for parts."""
 
-    kind: str  # in one word, for errors: "fit"
-    signature: dict[str, str]  # which settings and data it belongs to: only these go on from a file
+    kind = "fit"  # in one word, for errors
+    signature: Mapping[str, str] = {}  # settings and data: only equal ones go on from a file
     steps: int  # in all
-    step: int  # done so far
-    seconds: float  # taken so far
-    reason: str  # why it ended before all steps were done; empty while it goes on
+    step = 0  # done so far
+    seconds = 0.0  # taken so far
+    reason = ""  # why it ended before all steps were done; empty while it goes on
 
     def advance(self) -> Any:
         """Do one step, and count it."""
+        raise NotImplementedError
 
-    def state(self) -> dict[str, Tensor]:
-        """Return all that changes from step to step."""
+    def parts(self) -> dict[str, state.Part]:
+        """Name all that changes from step to step: networks, optimizers, random generators."""
+        raise NotImplementedError
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
+    def state(self) -> state.Tensors:
+        """Return all that changes from step to step, as tensors."""
+        return state.collect(self.parts())
+
+    def restore(self, tensors: state.Tensors) -> None:
         """Take back what `state` returned."""
+        state.put_back(tensors, self.parts())
 
 
 class End(NamedTuple):
@@ -70,8 +78,6 @@ def run(
         minutes: stop after this time, to go on later.
         seen: called after each step with what `work.advance` returned. It may set `work.reason`.
     """
-    from tqdm import tqdm  # late: it is not needed to import lipkit
-
     path = None if path is None else Path(path)
     if path is not None:
         resume(work, path)
@@ -80,15 +86,14 @@ def run(
     saved = time.perf_counter()
     whole = True  # False in the middle of a step, when nothing must be saved
     reason = ""
-    silent = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
-    bar = tqdm(total=work.steps, initial=work.step, desc=label, leave=False, **silent)
+    shown = bar(progress, label, total=work.steps, initial=work.step)
     try:
-        with bar, held_interrupts() as release:
+        with shown, held_interrupts() as release:
             while work.step < work.steps and not work.reason and time.perf_counter() < deadline:
                 whole = False
                 result = work.advance()
                 whole = True
-                bar.update()
+                shown.update()
                 work.seconds = time.perf_counter() - start
                 if seen is not None:
                     seen(result)
@@ -103,7 +108,18 @@ def run(
     work.seconds = time.perf_counter() - start
     if path is not None and whole:
         save(work, path)
-    return End(reason or work.reason or _all_done(work, minutes), bool(reason))
+    if reason:
+        return End(reason, interrupted=True)
+    early = f"the {minutes} minutes are over" if work.step < work.steps else ""
+    return End(work.reason or early or f"all {work.steps} steps are done", interrupted=False)
+
+
+def bar(progress: bool, label: str | None, **how) -> tqdm:
+    """Make a progress bar, which is silent if `progress` is False, or TQDM_DISABLE is set."""
+    from tqdm import tqdm  # late: it is not needed to import lipkit
+
+    silent = {} if progress else {"disable": True}  # else the environment decides
+    return tqdm(desc=label, leave=False, **silent, **how)
 
 
 def save(work: Work, path: Path) -> None:
@@ -135,9 +151,3 @@ def unfinished(what: str, end: End, path: str | Path | None, hint: str = "") -> 
     """
     after = f"{path} goes on from there" if path else "nothing was saved"
     return KeyboardInterrupt(f"{what} was {end.reason}; {after}{hint}")
-
-
-def _all_done(work: Work, minutes: float | None) -> str:
-    if work.step < work.steps:
-        return f"the {minutes:g} minutes are over"
-    return f"all {work.steps} steps are done"

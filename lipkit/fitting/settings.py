@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..checks import check_positive, check_whole, is_number, is_whole, kind_of
+from ..checks import (
+    check_choice,
+    check_picture,
+    check_positive,
+    check_whole,
+    is_number,
+    is_whole,
+    kind_of,
+)
 from ..errors import InputError
 from ..masks import Mask
 from ..prior import Prior
@@ -81,20 +90,30 @@ class Settings:
             )
         if self.backtrack is not None and not (is_number(self.backtrack) and self.backtrack > 0):
             raise InputError(f"backtrack is a drop in dB above 0, got {self.backtrack!r}")
-        for name, choices in (("precision", PRECISIONS), ("engine", ENGINES)):
-            value = getattr(self, name)
-            if value not in choices:
-                raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("engine", self.engine, ENGINES)
         if self.stop is not None and not hasattr(self.stop, "update"):
             raise InputError(f"stop must be a rule of lipkit.stop such as WMV(), got {self.stop!r}")
 
 
-def check_parts(prior, op, mask, callback) -> None:
-    """Refuse what is not a prior, an operator, a mask, a function."""
+def check_prior(prior: Prior) -> None:
+    """Refuse what is not a prior."""
     if not isinstance(prior, Prior):
         raise InputError(
             f"prior must be a lipkit.Prior, got {kind_of(prior)}; Prior('dip') makes one"
         )
+
+
+def check_parts(
+    prior: Prior,
+    op,
+    y: Tensor,
+    mask: Mask | None = None,
+    reference: Tensor | None = None,
+    callback: Callable | None = None,
+) -> None:
+    """Refuse what is not a prior, an operator, a measurement; a mask, a picture, a function."""
+    check_prior(prior)
     if not callable(getattr(op, "A", None)):
         raise InputError(
             "op must be an operator with a method A, such as lipkit.physics.Denoise(), "
@@ -107,6 +126,9 @@ def check_parts(prior, op, mask, callback) -> None:
         )
     if callback is not None and not callable(callback):
         raise InputError(f"callback must be a function of one argument, got {kind_of(callback)}")
+    check_picture("measurement", y)
+    if reference is not None:
+        check_picture("reference", reference)
 
 
 def signature(prior: Prior, op, y: Tensor, mask: Mask | None, settings: object) -> dict[str, str]:

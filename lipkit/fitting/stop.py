@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import is_number, is_whole
+from ..checks import check_whole, is_number
 from ..errors import InputError
 
 State = dict[str, Tensor]
@@ -31,7 +31,7 @@ class MaxSteps:
     steps: int
 
     def __post_init__(self) -> None:
-        _at_least_one("steps", self.steps)
+        check_whole("steps", self.steps, least=1)
 
     def init(self, x: Tensor) -> State:
         return {"done": torch.zeros((), dtype=torch.bool, device=x.device)}
@@ -58,8 +58,8 @@ class WMV:
     patience: int = 1000
 
     def __post_init__(self) -> None:
-        _at_least_one("window", self.window)
-        _at_least_one("patience", self.patience)
+        check_whole("window", self.window, least=1)
+        check_whole("patience", self.patience, least=1)
 
     def init(self, x: Tensor) -> State:
         x = x.detach()
@@ -106,9 +106,8 @@ class EMV:
     warmup: int = 100
 
     def __post_init__(self) -> None:
-        _at_least_one("patience", self.patience)
-        if not is_whole(self.warmup):
-            raise InputError(f"warmup must be a whole number of at least 0, got {self.warmup!r}")
+        check_whole("patience", self.patience, least=1)
+        check_whole("warmup", self.warmup)
         if not is_number(self.weight) or not 0 < self.weight < 1:
             raise InputError(f"weight must lie between 0 and 1, got {self.weight!r}")
 
@@ -154,8 +153,3 @@ def _pick(state: State, value: Tensor, step: int, x: Tensor, patience: int) -> S
         "best_step": best_step,
         "done": state["done"] | (step - best_step >= patience),
     }
-
-
-def _at_least_one(name: str, value: int) -> None:
-    if not is_whole(value, least=1):
-        raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")

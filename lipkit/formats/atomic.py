@@ -27,7 +27,7 @@ def write(path: str | Path, data: bytes) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise FileError(
-            f"{path} cannot be written ({error.strerror or error}); check folder and permissions"
+            f"{path} cannot be written ({error.strerror or error}); check folder and permissions."
         ) from None
 
 

@@ -21,7 +21,8 @@ import torch
 from .._version import __version__
 from ..errors import FileError, InputError
 
-MASK, TICKET = "lipkit mask 1", "lipkit ticket 1"
+MASK = "lipkit mask 1"
+TICKET = "lipkit ticket 1"
 MAX_WEIGHTS = 100_000_000  # thirty times the largest network here; bounds what a file can claim
 _MAX_BYTES = 4 * MAX_WEIGHTS + MAX_WEIGHTS // 8 + 2**20
 _MAX_SIDE = 2**31
@@ -42,7 +43,7 @@ class Content:
 
 
 def versions() -> dict[str, str]:
-    """What a file is made with."""
+    """Say what a file is made with."""
     return {"lipkit": __version__, "torch": str(torch.__version__).split("+")[0]}
 
 
@@ -70,7 +71,7 @@ def pack(
 
 
 def head(path: Path, length: int = 9) -> bytes:
-    """The first bytes of a file that exists and is of bearable size."""
+    """Read the first bytes of a file that exists."""
     try:
         if path.is_dir():
             raise FileError(f"{path} is a folder; give the file of a mask or ticket")
@@ -116,7 +117,7 @@ def read(path: str | Path) -> Content:
 
 
 def is_ticket(path: str | Path) -> bool:
-    """Whether this is a ticket, not a mask alone or a published one."""
+    """Tell whether this is a ticket, not a mask alone or a published one."""
     return head(Path(path))[8:] == b"{" and read(path).kind == TICKET
 
 
@@ -141,7 +142,7 @@ def _open(path: Path) -> tuple[dict[str, np.ndarray], str]:
 
 
 def _unpack(bits: np.ndarray, layers: list, sha256: str) -> dict[str, torch.Tensor]:
-    """The mask, once what the file claims agrees with what it holds."""
+    """Return the mask, once what the file claims agrees with what it holds."""
     if bits.dtype != np.uint8 or bits.ndim != 1:
         raise ValueError("the mask is not packed in bytes")
     shapes: dict[str, tuple[int, ...]] = {}

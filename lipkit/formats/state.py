@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import FileError, InputError
 from . import atomic
@@ -127,41 +127,53 @@ def _about(path: Path, data: bytes) -> dict[str, Any]:
     return about
 
 
-# --- pieces of a state ------------------------------------------------------------------------
+# --- what a state is made of --------------------------------------------------------------------
+
+Part = nn.Module | torch.optim.Optimizer | torch.Generator | dict[str, Tensor]
 
 
-def joined(**groups: Mapping[str, Tensor]) -> Tensors:
-    """Join groups of tensors: `net.weight` is the `weight` of the group `net`.
+def collect(parts: Mapping[str, Part]) -> Tensors:
+    """Return the tensors of networks, optimizers, random generators and dicts under their names.
 
-    >>> list(joined(net={"weight": torch.zeros(1)}, adam={"0.step": torch.zeros(1)}))
-    ['net.weight', 'adam.0.step']
+    >>> list(collect({"net": nn.Linear(2, 1), "best": {"psnr": torch.zeros(1)}}))
+    ['net.weight', 'net.bias', 'best.psnr']
     """
-    return {f"{group}.{name}": t for group, part in groups.items() for name, t in part.items()}
+    return {f"{name}.{key}": t for name, part in parts.items() for key, t in _read(part).items()}
 
 
-def group(tensors: Mapping[str, Tensor], name: str, device: object = None) -> Tensors:
-    """Take one group of `joined` out again, onto a device.
+def put_back(tensors: Tensors, parts: Mapping[str, Part], device: object = None) -> None:
+    """Put what `collect` returned back where it was, dicts onto a device."""
+    for name, part in parts.items():
+        start = f"{name}."
+        own = {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
+        if isinstance(part, nn.Module):
+            part.load_state_dict(own)
+        elif isinstance(part, torch.Generator):
+            part.set_state(own["state"])
+        elif isinstance(part, torch.optim.Optimizer):
+            _into_adam(part, own)
+        else:
+            part.clear()
+            part.update({k: t.to(device) for k, t in own.items()})
 
-    >>> list(group({"net.weight": torch.zeros(1), "x": torch.zeros(1)}, "net"))
-    ['weight']
-    """
-    start = f"{name}."
-    return {k.removeprefix(start): t.to(device) for k, t in tensors.items() if k.startswith(start)}
+
+def _read(part: Part) -> Mapping[str, Tensor]:
+    if isinstance(part, nn.Module):
+        return part.state_dict()
+    if isinstance(part, torch.Generator):
+        return {"state": part.get_state()}
+    if isinstance(part, torch.optim.Optimizer):
+        entries = part.state_dict()["state"].items()
+        return {f"{i}.{key}": t for i, entry in entries for key, t in entry.items()}
+    return part
 
 
-def of_adam(adam: torch.optim.Optimizer) -> Tensors:
-    """Read the moments and step counts of an optimizer, by the number of the parameter."""
-    entries = adam.state_dict()["state"].items()
-    return {f"{i}.{name}": value for i, entry in entries for name, value in entry.items()}
-
-
-def into_adam(adam: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put moments and step counts back; a parameter that was never stepped has none."""
+def _into_adam(adam: torch.optim.Optimizer, tensors: Tensors) -> None:
     parameters = [p for options in adam.param_groups for p in options["params"]]
     for i, parameter in enumerate(parameters):
-        entry = group(tensors, str(i), parameter.device)
-        if entry:
+        if f"{i}.step" in tensors:  # else it was never stepped
+            entry = {"step": tensors[f"{i}.step"].to(parameter.device)}
             # Adam walks through weights and moments side by side in memory: one layout for all
             for name in ("exp_avg", "exp_avg_sq"):
-                entry[name] = torch.empty_like(parameter).copy_(entry[name])
+                entry[name] = torch.empty_like(parameter).copy_(tensors[f"{i}.{name}"])
             adam.state[parameter] = entry

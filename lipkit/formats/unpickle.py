@@ -343,7 +343,7 @@ _TENSOR_CALLS: dict[str, Callable] = {
 
 
 def _is_count(value: Any) -> bool:
-    """Whether this could be a length within the largest file that is read."""
+    """Tell whether this could be a length within the largest file that is read."""
     return type(value) is int and 0 <= value <= MAX_BYTES
 
 

@@ -55,16 +55,6 @@ class Cover:
         self.adam.step()
         return {"miss": miss.detach(), "nats": nats.detach()}
 
-    def state(self) -> dict[str, Tensor]:
-        """Return all that changes from step to step, but for the generator."""
-        return state.joined(
-            encoder=self.encoder.state_dict(),
-            adam=state.of_adam(self.adam),
-            random={"state": self.random.get_state()},
-        )
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `state` returned."""
-        self.encoder.load_state_dict(state.group(tensors, "encoder"))
-        state.into_adam(self.adam, state.group(tensors, "adam"))
-        self.random.set_state(tensors["random.state"])
+    def parts(self) -> dict[str, state.Part]:
+        """Name all that changes from step to step, but for the generator."""
+        return {"encoder": self.encoder, "cover adam": self.adam, "blur": self.random}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_picture, check_positive, check_whole, kind_of
+from ..checks import check_choice, check_picture, check_positive, check_whole, kind_of
 from ..errors import Error, InputError
 from ..fitting import loop
 from ..physics import Denoise
@@ -142,11 +142,8 @@ class SearchSettings:
     seed: int
 
     def __post_init__(self) -> None:
-        for name, known in (("loss", LOSSES), ("shuffle", SHUFFLES)):
-            if getattr(self, name) not in known:
-                raise InputError(
-                    f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
-                )
+        check_choice("loss", self.loss, LOSSES)
+        check_choice("shuffle", self.shuffle, SHUFFLES)
         for name in ("steps", "restarts", "blocks", "every"):
             check_whole(name, getattr(self, name), least=1)
         if self.patience is not None:
@@ -181,7 +178,7 @@ def check_parts(generator: nn.Module, op, ys, references) -> None:
             )
 
 
-class _Search:
+class _Search(loop.Work):
     """One search under way: a row for each restart of each picture, one picture after the other.
 
     `z` holds the latent vectors, `rival` those that play against them.
@@ -208,9 +205,6 @@ class _Search:
         self.rows: list[list[Tensor]] = []
         self.order: Tensor | None = None
         self.steps = s.steps
-        self.step = 0
-        self.seconds = 0.0
-        self.reason = ""
 
     def _rows_of(self, pictures: Sequence[Tensor], device) -> Tensor:
         return torch.stack(list(pictures)).detach().to(device).repeat_interleave(self.s.restarts, 0)

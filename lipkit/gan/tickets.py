@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_whole, is_number
+from ..checks import check_choice, check_whole, is_number
 from ..errors import InputError
 from ..fitting import loop
 from ..formats import state
@@ -55,8 +55,7 @@ def magnitude(
     >>> magnitude(Generator(4, 4, (4,)), density=0.5)
     Mask(228 of 456 weights kept, density 50 %, 5 layers)
     """
-    if score not in SCORES:
-        raise InputError(f"score must be one of {', '.join(SCORES)}, got {score!r}")
+    check_choice("score", score, SCORES)
     scores = {}
     for name, weight in convolutions(net).items():
         layer = net.get_submodule(name.removesuffix(".weight"))
@@ -153,7 +152,7 @@ def imp(
     return Tickets(masks, finetuned, log)
 
 
-class _Round:
+class _Round(loop.Work):
     """One round under way: the masked pair, trained on."""
 
     kind = "round"
@@ -164,9 +163,6 @@ class _Round:
         self.batch = batch
         self.signature = signature
         self.steps = steps
-        self.step = 0
-        self.seconds = 0.0
-        self.reason = ""  # it never ends early
         self.losses: dict[str, Tensor] = {}
 
     def advance(self) -> None:
@@ -176,14 +172,9 @@ class _Round:
         self.losses = self.duel.step(real * 2 - 1)
         self.step += 1
 
-    def state(self) -> dict[str, Tensor]:
-        """Return all that changes from step to step."""
-        return state.joined(duel=self.duel.state(), losses=self.losses)
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `state` returned."""
-        self.duel.restore(state.group(tensors, "duel"))
-        self.losses = state.group(tensors, "losses")
+    def parts(self) -> dict[str, state.Part]:
+        """Name all that changes from step to step."""
+        return self.duel.parts() | {"losses": self.losses}
 
 
 def _signature(generator: Generator, critic: Critic, pictures: Tensor, **settings) -> dict:

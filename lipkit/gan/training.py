@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ..checks import is_number, is_whole
 from ..data.faces import paint_faces, reduced
 from ..errors import InputError
+from ..fitting import loop
 from ..formats import state
 from ..models import Critic, Encoder, Generator
 from .cover import Cover
@@ -93,7 +94,7 @@ class TrainingPlan:
         raise InputError(f"the plan has {sum(self.steps)} steps")
 
 
-class Training:
+class Training(loop.Work):
     """A training under way: the two networks, the moving average, and where it stands.
 
     >>> plan = TrainingPlan(4, 4, (4,), steps=(2, 2), batch=(4, 4), faces=8)
@@ -109,9 +110,6 @@ class Training:
         self.device = torch.device(device)
         self.signature = {name: repr(value) for name, value in asdict(plan).items()}
         self.steps = sum(plan.steps)
-        self.step = 0
-        self.seconds = 0.0
-        self.reason = ""  # it never ends early
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(plan.seed)
             generator = Generator(plan.latent, plan.depth0, plan.scales).to(self.device)
@@ -150,20 +148,10 @@ class Training:
         self.step += 1
         return losses
 
-    def state(self) -> dict[str, Tensor]:
-        """Return all that changes from step to step."""
-        return state.joined(
-            duel=self.duel.state(),
-            average=self.average.state_dict(),
-            cover={} if self.cover is None else self.cover.state(),
-        )
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `state` returned."""
-        self.duel.restore(state.group(tensors, "duel"))
-        self.average.load_state_dict(state.group(tensors, "average"))
-        if self.cover is not None:
-            self.cover.restore(state.group(tensors, "cover"))
+    def parts(self) -> dict[str, state.Part]:
+        """Name all that changes from step to step."""
+        more = {} if self.cover is None else self.cover.parts()
+        return self.duel.parts() | {"average": self.average} | more
 
     def _taught(self, real: Tensor, scale: int, alpha: float) -> dict[str, Tensor]:
         """The encoder and the critic teach the generator in turn."""

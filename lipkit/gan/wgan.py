@@ -63,22 +63,15 @@ class Duel:
         self.critic.requires_grad_(True)
         return {name: value.detach() for name, value in losses.items()}
 
-    def state(self) -> dict[str, Tensor]:
-        """Return all that changes from step to step."""
-        return state.joined(
-            generator=self.generator.state_dict(),
-            critic=self.critic.state_dict(),
-            generator_adam=state.of_adam(self.adams["generator"]),
-            critic_adam=state.of_adam(self.adams["critic"]),
-            random={"state": self.random.get_state()},
-        )
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `state` returned."""
-        for name, net in (("generator", self.generator), ("critic", self.critic)):
-            net.load_state_dict(state.group(tensors, name))
-            state.into_adam(self.adams[name], state.group(tensors, f"{name}_adam"))
-        self.random.set_state(tensors["random.state"])
+    def parts(self) -> dict[str, state.Part]:
+        """Name all that changes from step to step."""
+        return {
+            "generator": self.generator,
+            "critic": self.critic,
+            "generator adam": self.adams["generator"],
+            "critic adam": self.adams["critic"],
+            "random": self.random,
+        }
 
     def _train_critic(self, real: Tensor, where: dict) -> dict[str, Tensor]:
         with torch.no_grad(), precision(self.generator, self.half):

@@ -34,7 +34,7 @@ from ..errors import InputError
 from ..find.relaxed import PENALTIES
 from ..find.schedule import rising_run
 from . import papers
-from .grid import Grid
+from .grid import Grid, Point
 from .paths import data_folder
 from .records import Record, Records
 from .tables import Table
@@ -106,7 +106,7 @@ class Claim:
 
 
 def ledger(book: str | Path | None = None, records: Records | None = None) -> list[Claim]:
-    """Every claim, judged by the records there are.
+    """Judge every claim by the records there are.
 
     >>> {claim.verdict for claim in ledger()} <= set(VERDICTS)
     True
@@ -118,13 +118,13 @@ def ledger(book: str | Path | None = None, records: Records | None = None) -> li
 
 
 def counts(claims: list[Claim]) -> dict[str, int]:
-    """How many claims there are of each verdict."""
+    """Count the claims of each verdict."""
     found = Counter(claim.verdict for claim in claims)
     return {verdict: found[verdict] for verdict in VERDICTS}
 
 
 def table(claims: list[Claim]) -> Table:
-    """The verdicts as a table."""
+    """List the verdicts as a table."""
     return Table(["claim", "verdict", "scale"], [[c.id, c.verdict, c.scale] for c in claims])
 
 
@@ -210,22 +210,27 @@ def _statement(given: list) -> Statement:
 
 
 def grouped(grid: Grid, records: Records, at: Mapping[str, Any]) -> tuple[Groups, int]:
-    """The records of a grid by place and arm, and how many places were planned."""
+    """Sort the records of a grid by place and arm, and count the places that were planned."""
     groups: Groups = defaultdict(lambda: defaultdict(list))
     planned = set()
     for point in grid.points:
         if all(_inside(point.place[axis], wanted) for axis, wanted in at.items()):
-            key = tuple((axis, v) for axis, v in point.place.items() if axis != "seed")
-            planned.add(key)
+            place = place_without_seed(point)
+            planned.add(place)
             if record := records.get(point.experiment):
-                groups[key][point.arm].append(record)
+                groups[place][point.arm].append(record)
     return groups, len(planned)
+
+
+def place_without_seed(point: Point) -> tuple[tuple[str, Any], ...]:
+    """Say where in its grid a point lies, but for the seed: means are over seeds."""
+    return tuple((axis, value) for axis, value in point.place.items() if axis != "seed")
 
 
 def curves(
     name: str, axis: str, number: str, records: Records | None = None
 ) -> dict[str, tuple[list[float], list[float]]]:
-    """A number of each arm of the book's grid along one axis: means over all other places.
+    """Return a number of each arm of a grid along one axis: means over all other places.
 
     The axis "sparsity" is that of the density, the other way round; along the axis "step" there
     are the "loss" and the "psnr" of each fit.
@@ -252,7 +257,7 @@ def _along(axis: str, number: str, place: dict, record: Record) -> list[tuple[fl
     """Where on the axis a record belongs, with the number there."""
     if axis == "step":
         return [*zip(record["curve"]["step"], record["curve"][number], strict=True)]
-    value = _of(record, number)
+    value = number_of(record, number)
     if value is None:
         return []
     return [(1 - place["density"] if axis == "sparsity" else place[axis], value)]
@@ -275,12 +280,13 @@ def _slopes(p0: float) -> dict[str, float]:
 def _number(group: Mapping[str, list[Record]], token: str) -> float | None:
     """The mean over seeds of a number of an arm."""
     arm, _, name = token.removeprefix("range ").partition(".")
-    values = [_of(record, name) for record in group.get(arm, [])]
+    values = [number_of(record, name) for record in group.get(arm, [])]
     values = [v for v in values if v is not None]
     return fmean(values) if values else None
 
 
-def _of(record: Record, name: str) -> float | None:
+def number_of(record: Record, name: str) -> float | None:
+    """Look up a number of a record by its name in statements; None if it was not measured."""
     if name.startswith("layer/"):
         layer = name.removeprefix("layer/")
         if record["layers"] and layer not in record["layers"]:

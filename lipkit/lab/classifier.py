@@ -16,13 +16,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from .. import models
 from ..checks import is_number, is_whole
 from ..errors import Error, InputError
-from ..find.rounds import Imp, Round
-from ..find.schedule import FIRST_CONVS, Exempt, exempt_names, plan, prune
+from ..find.rounds import Imp, Round, in_rounds
+from ..find.schedule import FIRST_CONVS, Exempt, exempt_names, keep_counts, prune
 from ..masks import Mask
 from ..prior import Prior, fitting_side
 from ..tickets.initial import network_options
@@ -84,7 +83,7 @@ class Classifier(nn.Module):
         self.to(prior.z.device)
 
     def forward(self, images: Tensor) -> Tensor:
-        """A number for each class, the largest for the likeliest."""
+        """Return a number for each class, the largest for the likeliest."""
         published = self.variant == "published"
         resize = "nearest" if published else "bilinear"
         images = F.interpolate(images, (self.side, self.side), mode=resize)
@@ -103,7 +102,7 @@ def train(
     lr: float = 0.02,
     seed: int = 0,
 ) -> Classifier:
-    """A copy, trained on batches drawn with `seed` by SGD with momentum and cross-entropy.
+    """Train a copy on batches drawn with `seed`, by SGD with momentum and cross-entropy.
 
     As published: momentum 0.9, weight decay 2e-4, and a tenth of the learning rate after half of
     the steps, a tenth of that after three quarters. The mask is `carried` over, so that it may be
@@ -150,7 +149,7 @@ def train(
 
 @torch.no_grad()
 def accuracy(classifier: Classifier, images: Tensor, labels: Tensor) -> float:
-    """The fraction of pictures whose likeliest class is right, with the running averages.
+    """Return the fraction of pictures whose likeliest class is right, with running averages.
 
     >>> import lipkit as lk
     >>> images, labels = lk.data.labelled("digits", "test")
@@ -177,7 +176,7 @@ def imp(
     progress: bool = True,
     **training,
 ) -> Imp:
-    """Iterative magnitude pruning as in `lipkit.find.imp`, of a classifier.
+    """Prune a classifier by magnitude round by round, as `lipkit.find.imp` does a prior.
 
     Every round starts from the initial weights, but for the variant "published", which goes on
     training what is left.
@@ -192,24 +191,26 @@ def imp(
     >>> imp(classifier, images, labels, rounds=2, steps=2)
     Imp(2 rounds, density 64.8 %: all 2 rounds are done)
     """
-    mask = Mask.full(classifier.net)
-    trained = classifier
     spared = exempt_names(exempt, classifier.net, "conv")
-    found = []
-    silent = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
-    for kept in tqdm(plan(mask, spared, 1.0, rate, rounds), "rounds", leave=False, **silent):
+    trained = classifier
+
+    def train_and_prune(number: int, mask: Mask, kept: int) -> Round:
+        nonlocal trained
         began = time.perf_counter()
         start = trained if classifier.variant == "published" else classifier
         trained = train(start, images, labels, mask=mask, **training)
         pruned = prune(trained.net, mask, kept, spared)
         seconds = time.perf_counter() - began
-        found.append(Round(mask.density, trained.loss, math.nan, math.nan, seconds, pruned))
-        mask = pruned
-    return Imp(tuple(found), copy.deepcopy(classifier), f"all {rounds} rounds are done")
+        return Round(mask.density, trained.loss, math.nan, math.nan, seconds, pruned)
+
+    dense = Mask.full(classifier.net)
+    counts = keep_counts(dense, spared, 1.0, rate, rounds)
+    found = tuple(in_rounds(dense, counts, train_and_prune, progress))
+    return Imp(found, copy.deepcopy(classifier), f"all {rounds} rounds are done")
 
 
 def carried(mask: Mask, net: nn.Module) -> Mask:
-    """The mask for another network's convolutions; those of another shape stay dense.
+    """Carry a mask over to another network; convolutions of another shape stay dense.
 
     >>> import lipkit as lk
     >>> prior = lk.testing.tiny_prior()

@@ -52,7 +52,7 @@ class Cluster:
         return list(self.client.scheduler_info(n_workers=-1)["workers"].values())
 
     def run(self, points: Iterator[Point]) -> Iterator[tuple[Point, Record]]:
-        """Results as they come; a new experiment starts when one has ended."""
+        """Yield results as they come; a new experiment starts when one has ended."""
         under_way: dict[Future, Point] = {}
         ready = as_completed()
         try:
@@ -96,7 +96,7 @@ class Cluster:
 
 
 def on_worker(experiment: Experiment, masks: str) -> dict:
-    """One experiment on a worker: on the GPU of its number, if there are several."""
+    """Run one experiment on a worker: on the GPU of its number, if there are several."""
     name = str(get_worker().name)
     gpus = torch.cuda.device_count()
     device = f"cuda:{int(name) % gpus}" if gpus and name.isdigit() else None
@@ -104,6 +104,6 @@ def on_worker(experiment: Experiment, masks: str) -> dict:
 
 
 def dask_setup(worker) -> None:
-    """Dask calls this in the workers made here: Ctrl-C is for the process that made them."""
+    """Leave Ctrl-C to the process that made the workers; Dask calls this in each of them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger("distributed").setLevel(logging.CRITICAL)

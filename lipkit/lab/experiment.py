@@ -78,7 +78,7 @@ class Experiment(Settings):
 
     @property
     def work(self) -> int:
-        """Optimizer steps in all, of the fit and the search; time is estimated from them."""
+        """Count the optimizer steps of fit and search; time is estimated from them."""
         searching = 0
         if self.method == "oes":
             searching = self.find.get("steps", 1000)

@@ -63,7 +63,7 @@ class Grid:
 
     @classmethod
     def load(cls, path: str | Path) -> Grid:
-        """From a file, or from the book's grids by name."""
+        """Read a grid from a file, or one of the book's by name."""
         path = Path(path)
         ours = not path.suffix
         if ours:
@@ -80,7 +80,7 @@ class Grid:
 
     @classmethod
     def of(cls, name: str, data: Mapping[str, Any]) -> Grid:
-        """From the content of a file."""
+        """Make a grid from the content of a file."""
         for key in data:
             if key not in KEYS:
                 raise InputError(f"a grid has {', '.join(KEYS)}, not {key!r}")
@@ -103,7 +103,7 @@ class Grid:
         return cls(name, points, **{key: data[key] for key in TEXTS if key in data})
 
     def only(self, arms: Iterable[str]) -> Grid:
-        """The part of the grid with these arms."""
+        """Return the part of the grid with these arms."""
         for arm in arms:
             if arm not in self.arms:
                 raise InputError(
@@ -113,7 +113,7 @@ class Grid:
 
     @property
     def arms(self) -> list[str]:
-        """What is compared, in order."""
+        """List what is compared, in order."""
         return list(dict.fromkeys(point.arm for point in self.points))
 
 
@@ -129,7 +129,7 @@ def _point(arm: str, place: dict[str, Any], given: dict[str, Any]) -> Point:
 
 
 def names() -> list[str]:
-    """The grids of the book.
+    """List the grids of the book.
 
     >>> "first-light" in names()
     True

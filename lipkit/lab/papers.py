@@ -20,7 +20,7 @@ __all__ = ["about", "names", "rows", "table"]
 
 
 def names() -> dict[str, str]:
-    """Every table, with its caption.
+    """List every table with its caption.
 
     >>> names()["lip23-4"]
     'Denoising "F16", SynFlow and LIP'
@@ -29,7 +29,7 @@ def names() -> dict[str, str]:
 
 
 def about(name: str) -> dict[str, str]:
-    """What a table is: caption, source (a key of the bibliography), where, unit, columns, note.
+    """Describe a table: caption, source (in the bibliography), where, unit, columns, note.
 
     >>> about("oes24-2")["source"], about("oes24-2")["where"]
     ('ghosh2024oes', 'Table 2')
@@ -38,7 +38,7 @@ def about(name: str) -> dict[str, str]:
 
 
 def rows(name: str) -> list[dict[str, Any]]:
-    """The rows of a table by column: numbers as numbers, and x ± s as two, "x" and "x ±".
+    """Return the rows of a table by column: numbers as numbers, x ± s as two, "x" and "x ±".
 
     >>> rows("oes24-2")[0]["sparse 25"], rows("oes24-2")[0]["sparse 25 ±"]
     (27.45, 0.22)
@@ -57,7 +57,7 @@ def rows(name: str) -> list[dict[str, Any]]:
 
 
 def table(name: str) -> Table:
-    """A table as printed.
+    """Return a table as printed.
 
     >>> print(table("lip23-4"))  # doctest: +ELLIPSIS
     method   0      20     40 ...
@@ -80,9 +80,9 @@ def _index(data: Path) -> dict[str, dict[str, str]]:
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of one of the book's data files."""
+    """Read one of the book's data files."""
     try:
-        import yaml
+        import yaml  # loaded late: only a clone of the book needs it
     except ModuleNotFoundError:
         raise Error(f"reading {path.name} needs PyYAML: pip install 'lipkit[book]'") from None
     try:

@@ -8,7 +8,7 @@ from ..errors import FileError
 
 
 def find_root(start: Path | None = None) -> Path:
-    """The folder of the book that `start` lies in: the one with `_config.yml` and `notebooks/`."""
+    """Find the book that `start` lies in: the folder with `_config.yml` and `notebooks/`."""
     start = (start or Path.cwd()).resolve()
     for folder in (start, *start.parents):
         if (folder / "_config.yml").is_file() and (folder / "notebooks").is_dir():

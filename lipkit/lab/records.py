@@ -20,8 +20,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from .. import data
 from .._version import __version__
 from ..errors import FileError, InputError
+from ..formats.atomic import alone
 from .paths import records_folder
 from .settings import Settings
 
@@ -61,7 +63,7 @@ class Records:
             self._take(read(file))
 
     def get(self, experiment: Settings) -> Record | None:
-        """The newest finished record of an experiment, made by today's versions; else None."""
+        """Return the newest finished record of an experiment by today's versions; else None."""
         found = [r for r in self._of[experiment.digest] if state(r) == "done"]
         return max(found, key=lambda r: r["made"], default=None)
 
@@ -79,7 +81,7 @@ class Records:
 
 
 def read(path: Path) -> list[Record]:
-    """The records of a file. A last line cut short, as by a power failure, is left out."""
+    """Read the records of a file; a last line cut short, as by a power failure, is left out."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
@@ -102,16 +104,12 @@ def read(path: Path) -> list[Record]:
 
 def append(path: Path, record: Record) -> None:
     """Add a line; several programs may do so at once."""
-    from filelock import FileLock  # comes with torch
-
     line = json.dumps(record, sort_keys=True, allow_nan=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(_lock_of(path)), path.open("ab+") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # cut short once: what is new starts on its own line
-                    _drop_last_line(file)
+        with alone(_turnstile(path)), path.open("ab+") as file:
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)  # a line that was cut short once goes
             file.write(line.encode())
             file.flush()
             os.fsync(file.fileno())
@@ -119,15 +117,10 @@ def append(path: Path, record: Record) -> None:
         raise FileError(f"cannot write {path}: {problem.strerror or problem}") from None
 
 
-def _lock_of(path: Path) -> Path:
+def _turnstile(path: Path) -> Path:
     """Where programs of this machine take turns; beside the records it would be one more file."""
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"lipkit-{name}.lock"
-
-
-def _drop_last_line(file) -> None:
-    file.seek(0)
-    file.truncate(file.read().rfind(b"\n") + 1)
+    return Path(tempfile.gettempdir()) / f"lipkit-{name}"
 
 
 def check(record: Record) -> None:
@@ -159,7 +152,7 @@ def seal(record: Record) -> str:
 
 
 def state(record: Record) -> str:
-    """ "done", "failed", or "stale": made by another version of the method.
+    """Say what a record is: "done", "failed", or "stale", of another version of the method.
 
     >>> state({"status": "done", "experiment": {"image": "a", "size": 8}, "versions": {"fit": 0}})
     'stale'
@@ -169,7 +162,7 @@ def state(record: Record) -> str:
 
 
 def flat(record: Record) -> dict[str, Any]:
-    """One row for a table: state, fields of the experiment, numbers."""
+    """Make one row for a table: state, fields of the experiment, numbers."""
     fields = {k: json.dumps(v) if isinstance(v, (dict, list)) else v
               for k, v in record["experiment"].items()}  # fmt: skip
     own = {name: record.get(name) for name in ("hash", "device", "torch", "seconds", "commit")}
@@ -177,7 +170,7 @@ def flat(record: Record) -> dict[str, Any]:
 
 
 def where(records: Iterable[Record], conditions: dict[str, Any]) -> Iterator[Record]:
-    """The records whose row has these values; a field at its default may be named too."""
+    """Yield the records whose row has these values; fields at their defaults count too."""
     for record in records:
         row = vars(Settings(**record["experiment"])) | flat(record)
         if all(str(row.get(name)) == str(value) for name, value in conditions.items()):
@@ -198,20 +191,18 @@ def _finished(record: Record) -> Record:
 
 def _may_be_shown(image: Any) -> bool:
     """Whether the licence of a picture lets copies of it be kept here."""
-    from .. import data
-
     about = data.names().get(image, "") if isinstance(image, str) else ""
     return about.startswith("Bundled") and any(licence in about for licence in _FREE)
 
 
 def thumbnail(picture) -> str:
-    """A small WebP of a picture [C, H, W], as text for a page or a JSON file.
+    """Make a small WebP of a picture [C, H, W], as text for a page or a JSON file.
 
     >>> import torch
     >>> thumbnail(torch.zeros(3, 8, 8))[:23]
     'data:image/webp;base64,'
     """
-    from PIL import Image
+    from PIL import Image  # loaded late: only this needs it
 
     pixels = (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
@@ -222,7 +213,7 @@ def thumbnail(picture) -> str:
 
 
 def commit() -> str:
-    """The state of the sources: git's commit, marked if they were changed since; else a digest."""
+    """Name the state of the sources: git's commit, marked if they were changed; else a digest."""
     here = Path(__file__).parents[1]  # all of lipkit
 
     def ask(*words: str) -> str:

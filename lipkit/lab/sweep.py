@@ -88,7 +88,7 @@ def _masks_beside(records: Path) -> Path:
 
 
 def todo(grid: Grid, records: Records, retry_failed: bool = False) -> tuple[list[Point], int]:
-    """What is left to run, and how many experiments are recorded."""
+    """List what is left to run, and count the experiments that are recorded."""
     settled = ("done",) if retry_failed else ("done", "failed")
     known = {r["hash"] for r in records.all if state(r) in settled}
     once: dict[str, Point] = {}
@@ -99,7 +99,7 @@ def todo(grid: Grid, records: Records, retry_failed: bool = False) -> tuple[list
 
 
 def estimate(grid: Grid, records: Records) -> Table:
-    """What a sweep would do and how long it would take here, judged by past records.
+    """Estimate what a sweep would do and how long it would take here, from past records.
 
     Experiments that share a mask are counted as if each had to find its own.
     """
@@ -141,7 +141,7 @@ class Costs:
             self.alike[alike].append(record["seconds"] / work)
 
     def of(self, experiment: Experiment) -> float | None:
-        """The seconds to expect, or None if nothing like it is known."""
+        """Return the seconds to expect, or None if nothing like it is known."""
         same, alike = self._likeness(experiment)
         if same in self.same:
             return statistics.median(self.same[same])
@@ -238,7 +238,7 @@ def _runner(serial: bool, scheduler, workers, masks: Path) -> tuple[Runner, int]
 
 
 def seconds(text: str) -> float:
-    """A time such as 25m, 90s or 1h30m in seconds.
+    """Read a time such as 25m, 90s or 1h30m, in seconds.
 
     >>> seconds("1h30m"), seconds("45")
     (5400.0, 45.0)
@@ -254,7 +254,7 @@ def seconds(text: str) -> float:
 
 
 def duration(time_s: float) -> str:
-    """A time for people.
+    """Write a time for people.
 
     >>> duration(42), duration(600), duration(9000)
     ('42 s', '10 min', '2.5 h')

@@ -60,7 +60,7 @@ MEASURED = {STOPPED: ".2f", ORACLE: ".2f", "steps": ".0f", "weights": ",.0f", "s
 
 
 def measured(fit: Fit, reference: Tensor, **labels: Cell) -> dict[str, Cell]:
-    """One row of a results table: what a fit gave, what it cost, and your own labels.
+    """Make one row of a results table: what a fit gave, what it cost, and your own labels.
 
     *Stopped* is the PSNR of the picture that the fit returned, *oracle* the best along the way;
     *weights* counts those that are not zero.
@@ -173,7 +173,7 @@ def rows(
 
 
 def means(rows: Sequence[Mapping[str, Cell]], by: str, column: str) -> dict[Cell, float]:
-    """The mean of a column for each value of `by`.
+    """Return the mean of a column for each value of `by`.
 
     >>> rows = [{"network": "dense", "PSNR": 24.0}, {"network": "dense", "PSNR": 25.0}]
     >>> means(rows, "network", "PSNR")
@@ -186,7 +186,7 @@ def means(rows: Sequence[Mapping[str, Cell]], by: str, column: str) -> dict[Cell
 def summary(
     rows: Sequence[Mapping[str, Cell]], by: str, columns: Mapping[str, str] = MEASURED
 ) -> Table:
-    """One line for each value of `by`: mean ± standard deviation of the other columns.
+    """Make a table with a line for each value of `by`: mean ± standard deviation.
 
     `columns` maps what to show to a format such as ".2f".
 

@@ -79,7 +79,7 @@ class Mask:
         return self._keep[name].clone()
 
     def named(self) -> dict[str, Tensor]:
-        """The boolean tensor of each parameter, by name."""
+        """Return the boolean tensor of each parameter, by name."""
         return {name: m.clone() for name, m in self._keep.items()}
 
     @property
@@ -103,19 +103,19 @@ class Mask:
         return 1 - self.density
 
     def per_layer(self) -> dict[str, LayerCount]:
-        """Kept and total weights of each parameter."""
+        """Count the kept and all weights of each parameter."""
         return {n: LayerCount(int(m.sum()), m.numel()) for n, m in self._keep.items()}
 
     def collapsed(self) -> list[str]:
-        """Convolutions without a single weight left."""
+        """List the convolutions without a single weight left."""
         return [n for n, m in self._keep.items() if m.ndim > 1 and not m.any()]
 
     def flat(self) -> Tensor:
-        """One boolean vector, in the order of the published flat masks."""
+        """Return one boolean vector, in the order of the published flat masks."""
         return torch.cat([m.flatten() for m in self._keep.values()])
 
     def digest(self) -> str:
-        """A hash of names, shapes and values."""
+        """Hash names, shapes and values."""
         text = hashlib.sha256()
         for name, m in self._keep.items():
             text.update(f"{name}{tuple(m.shape)}".encode())
@@ -143,12 +143,12 @@ class Mask:
 
     @classmethod
     def full(cls, net: nn.Module, scope: str = "conv") -> Mask:
-        """Keeps everything; the start of every iterative method."""
+        """Keep everything: the start of every iterative method."""
         return cls({n: torch.ones_like(p, dtype=torch.bool) for n, p in covered(net, scope)})
 
     @classmethod
     def random(cls, net: nn.Module, density: float, scope: str = "conv", seed: int = 0) -> Mask:
-        """Exactly `density` of all covered weights, uniformly at random."""
+        """Keep exactly `density` of all covered weights, uniformly at random."""
         draw = torch.Generator().manual_seed(seed)
         scores = {n: torch.rand(p.shape, generator=draw) for n, p in covered(net, scope)}
         return cls.top(scores, density)
@@ -187,7 +187,7 @@ class Mask:
 
     @classmethod
     def from_flat(cls, vector: Tensor, like: nn.Module) -> Mask:
-        """From one vector over all parameters of `like`, or over its convolution weights only."""
+        """Split a vector over all parameters of `like`, or over its convolution weights only."""
         return cls(unflatten(vector, like))
 
     @classmethod
@@ -235,14 +235,14 @@ class Mask:
         return Mask({n: m | other._keep[n] for n, m in self._keep.items()})
 
     def overlap(self, other: Mask) -> Overlap:
-        """Weights kept by both, and how many chance would give with these layer densities."""
+        """Count weights kept by both, and how many chance would give with these densities."""
         common = (self & other).kept
         theirs = other.per_layer()
         pairs = ((a, theirs[n]) for n, a in self.per_layer().items())
         return Overlap(common, sum(a.kept * b.kept / a.total for a, b in pairs))
 
     def shuffled(self, seed: int, within: str = "layer") -> Mask:
-        """Same counts, other positions: shuffled within each layer, or within each filter.
+        """Move the kept weights, as many as before, within each layer or within each filter.
 
         Within a layer it equals, in law, `same_density_random`. Within a filter every output
         channel keeps its number of weights too, so that no channel is emptied by the shuffle.
@@ -258,7 +258,7 @@ class Mask:
         return Mask(out)
 
     def same_density_random(self, seed: int) -> Mask:
-        """A fresh random mask that keeps in each layer as many weights as this one."""
+        """Draw a fresh random mask that keeps as many weights in each layer as this one."""
         draw = torch.Generator().manual_seed(seed)
         out = {}
         for name, m in self._keep.items():
@@ -271,7 +271,7 @@ class Mask:
     # --- use ------------------------------------------------------------------------------
 
     def pairs(self, net: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
-        """Each covered parameter of `net` with its mask as numbers of its type, on its device."""
+        """Pair each covered parameter of `net` with its mask, as numbers like the parameter's."""
         parameters = dict(net.named_parameters())
         for name, m in self._keep.items():
             if name not in parameters:

@@ -19,7 +19,7 @@ _PICKLES = (b"PK\x03\x04", b"\x80")
 
 
 def is_published(path: Path) -> bool:
-    """Whether a file is a pickle, as masks were published, and not one of lipkit's."""
+    """Tell whether a file is a pickle, as masks were published, and not one of lipkit's."""
     start = maskfile.head(path)
     # the text of a safetensors file begins after eight bytes that could look like anything
     return start[8:] != b"{" and start.startswith(_PICKLES)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checks import check_whole
+from .links import Double, Link, Norm, Step
 
 
 class DeepDecoder(nn.Module):
@@ -29,11 +30,30 @@ class DeepDecoder(nn.Module):
         check_whole("levels", levels, least=1)
         check_whole("width", width, least=1)
         check_whole("out_channels", out_channels, least=1)
-        self.levels, self.upsample_first, self.sigmoid = levels, upsample_first, sigmoid
+        self.levels = levels
+        self.upsample_first = upsample_first
+        self.sigmoid = sigmoid
         for i in range(levels + 1):
             self.add_module(f"conv{i}", nn.Conv2d(width, width, 1, bias=False))
             self.add_module(f"norm{i}", nn.BatchNorm2d(width))
         self.head = nn.Conv2d(width, out_channels, 1, bias=False)
+
+    def links(self) -> list[Link]:
+        """The convolutions in the order of computation.
+
+        >>> [link.conv for link in DeepDecoder(levels=1).links()]
+        ['conv0', 'conv1', 'head']
+        """
+        links: list[Link] = []
+        last: tuple[str, ...] = ()  # the convolution that the next one reads; none: the code
+        for i in range(self.levels + 1):
+            before = "" if self.upsample_first or i == 0 else "bilinear"
+            behind: tuple[Step, ...] = (Norm("", "relu"), Norm(f"norm{i}"))
+            if self.upsample_first and i < self.levels:
+                behind = (Double("bilinear"), *behind)
+            links.append(Link(f"conv{i}", f"conv{i}", last, doubled=before, behind=behind))
+            last = (f"conv{i}",)
+        return [*links, Link("head", "head", last)]
 
     def forward(self, z: Tensor) -> Tensor:
         x = z

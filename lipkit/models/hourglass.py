@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from ..checks import check_choice, check_whole
 from ..errors import InputError
+from .links import Link, Norm
 
 LEAK = 0.2
 Widths = int | Sequence[int]
@@ -99,20 +100,51 @@ class Hourglass(nn.Module):
             width = up[i]
         self.head = conv(width, out_channels, 1)
 
-    def forward(self, z: Tensor) -> Tensor:
-        skips, x = [], z
+    def links(self) -> list[Link]:
+        """The convolutions in the order of computation: down, up, and the head.
+
+        >>> [link.module for link in Hourglass(levels=1).links()]
+        ['skip0', 'down0a', 'down0b', 'up0a', 'up0b', 'head']
+        """
+        links: list[Link] = []
+        last: tuple[str, ...] = ()  # the convolution that the next one reads; none: the code
+        skips = []
         for i in range(self.levels):
-            skips.append(self._child(f"skip{i}", x) if self.skip_channels[i] else None)
-            x = self._child(f"down{i}b", self._child(f"down{i}a", x))
+            skips.append((f"skip{i}.conv",) if self.skip_channels[i] else ())
+            if skips[i]:
+                links.append(self._link(f"skip{i}", last))
+            links.append(self._link(f"down{i}a", last))
+            links.append(self._link(f"down{i}b", (f"down{i}a.conv",)))
+            last = (f"down{i}b.conv",)
         for i in reversed(range(self.levels)):
-            # torch would warn about align_corners for 'nearest', which has none
-            corners = False if self.upsample == "bilinear" else None
-            x = F.interpolate(x, scale_factor=2, mode=self.upsample, align_corners=corners)
-            x = self._child(f"norm{i}", x if skips[i] is None else _concat(skips[i], x))
-            x = self._child(f"up{i}a", x)
-            if hasattr(self, f"up{i}b"):
-                x = self._child(f"up{i}b", x)
-        x = self.head(x)
+            joined = dict(doubled=self.upsample, joined_norm=f"norm{i}")
+            links.append(self._link(f"up{i}a", skips[i] + last, **joined))
+            last = (f"up{i}a.conv",)
+            if f"up{i}b" in self._modules:
+                links.append(self._link(f"up{i}b", last))
+                last = (f"up{i}b.conv",)
+        return [*links, Link("head", "head", last)]
+
+    def _link(self, block: str, reads: tuple[str, ...], **joined: str) -> Link:
+        pool = getattr(self._modules[block], "pool", "")
+        behind = (Norm(f"{block}.norm", "leaky"),)
+        return Link(block, f"{block}.conv", reads, pool=pool, behind=behind, **joined)
+
+    def forward(self, z: Tensor) -> Tensor:
+        made: dict[str, Tensor] = {}
+        for link in self.links():
+            parts = [made[name] for name in link.reads] or [z]
+            if link.doubled:
+                # torch would warn about align_corners for 'nearest', which has none
+                corners = False if link.doubled == "bilinear" else None
+                parts[-1] = F.interpolate(
+                    parts[-1], scale_factor=2, mode=link.doubled, align_corners=corners
+                )
+            x = _concat(*parts)
+            if link.joined_norm:
+                x = self._child(link.joined_norm, x)
+            made[link.conv] = self._child(link.module, x)
+        x = made["head"]
         return torch.sigmoid(x) if self.sigmoid else x
 
     def _child(self, name: str, x: Tensor) -> Tensor:
@@ -148,12 +180,13 @@ def conv(c_in: int, c_out: int, kernel: int, stride: int = 1, pad: str = "reflec
     return nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, padding_mode=mode)
 
 
-def _concat(a: Tensor, b: Tensor) -> Tensor:
-    """Join channels; where sizes differ both are centre-cropped to the smaller, as published."""
-    if a.shape[2:] != b.shape[2:]:
-        h, w = min(a.shape[2], b.shape[2]), min(a.shape[3], b.shape[3])
-        a, b = center_crop(a, h, w), center_crop(b, h, w)
-    return torch.cat([a, b], dim=1)
+def _concat(*parts: Tensor) -> Tensor:
+    """Join channels; where sizes differ all are centre-cropped to the smallest, as published."""
+    if len(parts) == 1:
+        return parts[0]
+    h = min(x.shape[2] for x in parts)
+    w = min(x.shape[3] for x in parts)
+    return torch.cat([center_crop(x, h, w) for x in parts], dim=1)
 
 
 def center_crop(x: Tensor, height: int, width: int) -> Tensor:

@@ -36,7 +36,8 @@ class Equalized(nn.Module):
         self.gain = (2 / self.weight[0].numel()) ** 0.5
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.weight * self.gain, self.bias * self.gain
+        weight = self.weight * self.gain
+        bias = self.bias * self.gain
         if weight.ndim == 2:
             return F.linear(x, weight, bias)
         return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
@@ -64,7 +65,8 @@ class Generator(nn.Module):
         self.depths = _checked_depths(depth0, scales)
         check_whole("latent", latent, least=1)
         check_whole("out_channels", out_channels, least=1)
-        self.latent, self.levels = latent, len(self.depths) - 1
+        self.latent = latent
+        self.levels = len(self.depths) - 1
         # registered in this order, which is the published one
         self.scales = nn.ModuleList(
             nn.ModuleList([Equalized(before, depth, 3), Equalized(depth, depth, 3)])
@@ -89,7 +91,8 @@ class Generator(nn.Module):
         x = _normalized(F.leaky_relu(self.format(_normalized(z)), _LEAK).unflatten(1, (-1, 4, 4)))
         x = before = _normalized(F.leaky_relu(self.start(x), _LEAK))
         for layers in self.scales[:last]:
-            before, x = x, _doubled(x)
+            before = x
+            x = _doubled(x)
             for layer in layers:
                 x = _normalized(F.leaky_relu(layer(x), _LEAK))
         picture = self.to_rgb[last](x)
@@ -193,7 +196,7 @@ def _checked_scale(scale: int | None, levels: int) -> int:
 
 
 def _normalized(x: Tensor) -> Tensor:
-    """Each pixel's features (or a latent vector) to unit mean square."""
+    """Scale each pixel's features (or a latent vector) to unit mean square."""
     return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
 
 
@@ -202,7 +205,7 @@ def _doubled(x: Tensor) -> Tensor:
 
 
 def _with_spread(x: Tensor) -> Tensor:
-    """One more channel: how much pictures of a group differ, so that a critic sees sameness."""
+    """Add a channel: how much pictures of a group differ, so that a critic sees sameness."""
     n = x.shape[0]
     group = min(n, _GROUP)
     group = n if n % group else group

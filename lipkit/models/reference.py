@@ -122,7 +122,8 @@ def _in_order(keys: list[str]) -> list[str]:
 def _hourglass_names(net: Hourglass) -> dict[str, str]:
     # a published convolution is Sequential(padding, conv, pooling), without padding module if zero
     index = 0 if net.pad == "zeros" else 1
-    names, root = {}, ""
+    names = {}
+    root = ""
     for i in range(net.levels):
         deep = f"{root}1.1." if net.skip_channels[i] else f"{root}1."
         if net.skip_channels[i]:
@@ -139,7 +140,8 @@ def _hourglass_names(net: Hourglass) -> dict[str, str]:
 
 def _decoder_names(net: DeepDecoder) -> dict[str, str]:
     # the published builder numbers its layers from 1: convolution, upsampling, ReLU, norm
-    names, number = {}, 1
+    names = {}
+    number = 1
     for i in range(net.levels + 1):
         last = i == (net.levels if net.upsample_first else 0)
         number += 0 if net.upsample_first or last else 1

@@ -18,14 +18,14 @@ class Operator(ABC):
 
     @abstractmethod
     def A(self, x: Tensor) -> Tensor:
-        """The clean measurement of a picture."""
+        """Return the clean measurement of a picture."""
 
     @abstractmethod
     def A_adjoint(self, y: Tensor) -> Tensor:
-        """The adjoint: <A(x), y> = <x, A_adjoint(y)>."""
+        """Apply the adjoint: <A(x), y> = <x, A_adjoint(y)>."""
 
     def measure(self, x: Tensor, seed: int = 0) -> Tensor:
-        """A noisy measurement; the same seed gives the same noise on every device."""
+        """Return a noisy measurement; the same seed gives the same noise on every device."""
         if not isinstance(x, Tensor) or not (x.is_floating_point() or x.is_complex()):
             kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
             raise InputError(

@@ -14,7 +14,7 @@ LEAST_CALIBRATION = 12  # samples a side; ESPIRiT's kernels are 6 wide
 
 
 def espirit(kspace: Tensor, calibration: int = 24, crop: float = 0.95) -> Tensor:
-    """Coil maps [coils, H, W] from the fully measured centre of k-space (ESPIRiT, in sigpy).
+    """Find coil maps [coils, H, W] from the fully measured centre of k-space (ESPIRiT, in sigpy).
 
     The maps are zero where nothing was found to measure: outside the object.
 
@@ -48,7 +48,7 @@ def espirit(kspace: Tensor, calibration: int = 24, crop: float = 0.95) -> Tensor
 
 
 def magnitude(image: Tensor) -> Tensor:
-    """Absolute value of a complex picture: [..., 2, H, W] to [..., 1, H, W].
+    """Return the absolute value of a complex picture: [..., 2, H, W] to [..., 1, H, W].
 
     >>> float(magnitude(torch.ones(2, 8, 8))[0, 0, 0])
     1.4142135381698608

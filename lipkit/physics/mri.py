@@ -73,7 +73,7 @@ class MRI(Operator):
     __call__ = measure
 
     def _like(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps and sampling on the device and in the precision of `x`; moved once and kept."""
+        """Return maps and sampling on the device and in the precision of `x`; moved only once."""
         if self.sampling.device != x.device or self.sampling.dtype != x.dtype:
             with torch.inference_mode(False):  # a later call may need gradients
                 self.maps = self.maps.to(x.device, x.dtype.to_complex())
@@ -88,7 +88,7 @@ def sampling_mask(
     calibration: int | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """Which samples of k-space [H, W] are measured: 1 / acceleration of them, with a full centre.
+    """Choose which samples of k-space [H, W] are measured: 1 / acceleration, with a full centre.
 
     Args:
         pattern: "equispaced" or "random" lines (columns), or "poisson" for single samples in a
@@ -114,7 +114,7 @@ def sampling_mask(
 
 
 def to_complex(x: Tensor) -> Tensor:
-    """Channels [..., 2, H, W] to a complex picture [..., 1, H, W].
+    """Turn channels [..., 2, H, W] into a complex picture [..., 1, H, W].
 
     >>> to_complex(torch.ones(2, 8, 8))[0, 0, 0]
     tensor(1.+1.j)
@@ -123,7 +123,7 @@ def to_complex(x: Tensor) -> Tensor:
 
 
 def to_channels(z: Tensor) -> Tensor:
-    """A complex picture [..., 1, H, W] to channels [..., 2, H, W].
+    """Turn a complex picture [..., 1, H, W] into channels [..., 2, H, W].
 
     >>> to_channels(torch.ones(1, 8, 8, dtype=torch.complex64)).shape
     torch.Size([2, 8, 8])
@@ -132,7 +132,7 @@ def to_channels(z: Tensor) -> Tensor:
 
 
 def fft(z: Tensor) -> Tensor:
-    """Centred orthonormal Fourier transform of the last two dimensions.
+    """Apply the centred orthonormal Fourier transform to the last two dimensions.
 
     >>> float(fft(torch.ones(4, 4)).abs()[2, 2])
     4.0
@@ -142,7 +142,7 @@ def fft(z: Tensor) -> Tensor:
 
 
 def ifft(z: Tensor) -> Tensor:
-    """The inverse of `fft`.
+    """Apply the inverse of `fft`.
 
     >>> z = torch.rand(5, 4)
     >>> torch.allclose(ifft(fft(z)).real, z, atol=1e-6)
@@ -153,7 +153,7 @@ def ifft(z: Tensor) -> Tensor:
 
 
 def needed(module: str) -> ModuleType:
-    """A module that only MRI needs; a sentence on how to get it where it is missing."""
+    """Load a module that only MRI needs, or say in a sentence how to get it."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -195,7 +195,7 @@ def _checked_sampling(sampling: Tensor | np.ndarray, size: tuple[int, int]) -> T
 def _lines(
     width: int, acceleration: float, pattern: str, calibration: int | None, seed: int
 ) -> Tensor:
-    """Exactly width / acceleration lines: those of the centre, the rest spread over the others."""
+    """Choose exactly width / acceleration lines: those of the centre, the rest spread out."""
     count = round(width / acceleration)
     if count < 1:
         raise InputError(f"an acceleration of {acceleration:g} leaves none of {width} lines")

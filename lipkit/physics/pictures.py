@@ -120,7 +120,10 @@ class SuperResolution(Operator):
             raise InputError(f"kernel must be lanczos2 or lanczos3, got {kernel!r}")
         if source not in ("operator", "pil"):
             raise InputError(f"source must be operator or pil, got {source!r}")
-        self.factor, self.kernel, self.source, self.noise = factor, kernel, source, noise
+        self.factor = factor
+        self.kernel = kernel
+        self.source = source
+        self.noise = noise
 
     def A(self, x: Tensor) -> Tensor:
         height, width = self._checked_sides(x)
@@ -151,7 +154,7 @@ class SuperResolution(Operator):
 def _reduction(
     side: int, factor: int, lobes: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """The one-dimensional downsampling as a matrix [side / factor, side].
+    """Return the one-dimensional downsampling as a matrix [side / factor, side].
 
     The two-dimensional kernel is a product of two of these, and a matrix gives the adjoint with
     the replicated border for free.
@@ -167,7 +170,7 @@ def _reduction(
 
 
 def lanczos_taps(factor: int, lobes: int = 2) -> np.ndarray:
-    """Normalized half-pixel Lanczos kernel; `2 * lobes * factor` values.
+    """Return the normalized half-pixel Lanczos kernel: `2 * lobes * factor` values.
 
     >>> lanczos_taps(4).round(5)[:8].tolist()
     [-0.00107, -0.00975, -0.02038, -0.01488, 0.02459, 0.09866, 0.18312, 0.23971]

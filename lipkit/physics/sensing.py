@@ -64,10 +64,13 @@ class CompressedSensing(Operator):
             raise InputError(f"corruption must be ones or heavy, got {corruption!r}")
         if not is_number(sigma, least=0):
             raise InputError(f"sigma is a standard deviation of at least 0, got {sigma!r}")
-        self.m, self.corrupted, self.corruption = m, corrupted, corruption
+        self.m = m
+        self.corrupted = corrupted
+        self.corruption = corruption
         heavy = corruption == "heavy"
         self.noise = StudentT2(sigma) if heavy else Gaussian(sigma, clip=False)
-        values, clean = self.shape.numel(), m - corrupted
+        values = self.shape.numel()
+        clean = m - corrupted
         self._constant = corrupted**-0.5 if heavy and corrupted else 1.0
         self.answer = ((1 if heavy else 10_000) + self._constant * values) / 2
         generator = torch.Generator().manual_seed(seed)
@@ -91,7 +94,7 @@ class CompressedSensing(Operator):
         return (y @ self._matrix_like(y)).unflatten(-1, self.shape)
 
     def measure(self, x: Tensor, seed: int = 0) -> Tensor:
-        """Noisy sums, then the answers of the corrupted rows; one picture or a batch."""
+        """Return noisy sums, then the answers of the corrupted rows; one picture or a batch."""
         y = super().measure(x, seed)
         y[..., self.m - self.corrupted :] = self.answer
         return y
@@ -110,7 +113,7 @@ def _checked_shape(shape: tuple[int, int, int]) -> torch.Size:
 
 
 def _student(shape: tuple[int, ...], freedom: int, generator: torch.Generator) -> Tensor:
-    """Student's t of an even number of degrees of freedom: chi-square is a sum of logarithms."""
+    """Draw Student's t of an even number of degrees: chi-square is a sum of logarithms."""
     normal = torch.randn(shape, generator=generator)
     chi = torch.zeros(shape)
     for _ in range(freedom // 2):

@@ -27,14 +27,16 @@ class Fingerprint(NamedTuple):
     probe: Tensor  # a few weights of each parameter, to tell rounding from another draw
 
     def close_to(self, other: Fingerprint) -> bool:
-        """Whether the weights may be the same but for rounding, as on another processor."""
-        mine, theirs = self.probe, other.probe
+        """Tell whether the weights may be the same but for rounding, as on another processor."""
+        mine = self.probe
+        theirs = other.probe
         return mine.shape == theirs.shape and bool(((mine - theirs).abs() <= _ROUNDING).all())
 
 
 def fingerprint(net: nn.Module) -> Fingerprint:
-    """Of the parameters of a network, in order, as float32."""
-    sha256, probes = hashlib.sha256(), []
+    """Hash the parameters of a network, in order, as float32."""
+    sha256 = hashlib.sha256()
+    probes = []
     for parameter in net.parameters():
         values = parameter.detach().cpu().float().flatten()
         sha256.update(values.numpy().tobytes())
@@ -43,20 +45,20 @@ def fingerprint(net: nn.Module) -> Fingerprint:
 
 
 def initial_net(recipe: Recipe) -> nn.Module:
-    """The network alone: a prior draws it before its code, so that no size comes into it."""
+    """Draw the network alone: a prior draws it before its code, so no size comes into it."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(recipe.seed)
         return models.build(recipe.name, **network_options(recipe))
 
 
 def skeleton(recipe: Recipe) -> nn.Module:
-    """Names and shapes of the network, without memory for its weights."""
+    """Build names and shapes of the network, without memory for its weights."""
     with torch.device("meta"):
         return models.build(recipe.name, **network_options(recipe))
 
 
 def network_options(recipe: Recipe) -> dict[str, Any]:
-    """The options of a recipe that its network takes."""
+    """Return the options of a recipe that its network takes."""
     return {k: v for k, v in recipe.options.items() if k not in _CODE_OPTIONS}
 
 
@@ -78,7 +80,7 @@ def check_fits(mask: Mask, recipe: Recipe) -> None:
 
 
 def kept_values(net: nn.Module, mask: Mask) -> Tensor:
-    """All that is left of the parameters under a mask, in order, as one vector."""
+    """Return all that is left of the parameters under a mask, in order, as one vector."""
     keep = {id(p): m.bool() for p, m in mask.pairs(net)}
     parts = (p.detach()[keep[id(p)]] if id(p) in keep else p.detach() for p in net.parameters())
     return torch.cat([part.flatten().cpu().float() for part in parts])
@@ -86,7 +88,7 @@ def kept_values(net: nn.Module, mask: Mask) -> Tensor:
 
 @torch.no_grad()
 def put_kept_values(net: nn.Module, mask: Mask, values: Tensor) -> None:
-    """The reverse; what the mask prunes stays as it is."""
+    """Put the values of `kept_values` back; what the mask prunes stays as it is."""
     keep = {id(p): m.bool() for p, m in mask.pairs(net)}
     keeps = [keep.get(id(p), torch.ones_like(p, dtype=torch.bool)) for p in net.parameters()]
     if values.numel() != (total := sum(int(k.sum()) for k in keeps)) or not values.isfinite().all():

@@ -70,7 +70,8 @@ class Ticket:
             )
         check_fits(mask, recipe)
         initial = initial_net(recipe)
-        values, drawn = None, kept_values(initial, mask)
+        values = None
+        drawn = kept_values(initial, mask)
         if start is not None:
             values = kept_values(getattr(start, "net", start), mask)
             put_kept_values(skeleton(recipe).to_empty(device="cpu"), mask, values)  # refuses others
@@ -81,13 +82,16 @@ class Ticket:
     def _set(
         self, mask: Mask, recipe: Recipe, note: dict, weights: Fingerprint, start: Tensor | None
     ) -> None:
-        self.mask, self.recipe, self.note, self.weights = mask, recipe, note, weights
+        self.mask = mask
+        self.recipe = recipe
+        self.note = note
+        self.weights = weights
         self.start = start  # the weights it begins with, if they are not those of the recipe
 
     # --- files ----------------------------------------------------------------------------
 
     def to_bytes(self) -> bytes:
-        """The content of its file; equal tickets give equal bytes."""
+        """Return the content of its file; equal tickets give equal bytes."""
         about = {
             "recipe": self.recipe.as_dict(),
             "note": self.note,
@@ -139,7 +143,7 @@ class Ticket:
     # --- use ------------------------------------------------------------------------------
 
     def prior(self, size: int | tuple[int, int] | None = None) -> Prior:
-        """The prior with the original initial weights; another `size` only draws another code."""
+        """Make the prior with the original initial weights; a `size` changes the code only."""
         prior = _resized(self.recipe, size).prior()
         self._compare(fingerprint(prior.net))
         if self.start is not None:
@@ -147,7 +151,7 @@ class Ticket:
         return prior
 
     def fresh(self, *, seed: int, size: int | tuple[int, int] | None = None) -> Prior:
-        """A prior of the same network with other initial weights, for the mask alone."""
+        """Make a prior of the same network with other initial weights, for the mask alone."""
         if seed == self.recipe.seed:
             raise InputError(
                 f"seed {seed} is the ticket's own and gives its original initial weights; "
@@ -156,7 +160,7 @@ class Ticket:
         return replace(_resized(self.recipe, size), seed=seed).prior()
 
     def verify(self) -> bool:
-        """True if the initial weights are drawn again bit for bit, False if but for rounding.
+        """Return True if the weights are drawn again bit for bit, False if but for rounding.
 
         Weights that differ by more are an `Error`.
         """
@@ -180,8 +184,9 @@ class Ticket:
         )
 
     def describe(self) -> str:
-        """A text for people: network, density, kept weights per layer, origin, use."""
-        recipe, mask = self.recipe, self.mask
+        """Write a text for people: network, density, kept weights per layer, origin, use."""
+        recipe = self.recipe
+        mask = self.mask
         options = ", ".join(f"{k}={v}" for k, v in recipe.options.items()) or "none"
         parameters = sum(p.numel() for p in skeleton(recipe).parameters())
         lines = [
@@ -211,7 +216,7 @@ class Ticket:
 
 
 def describe_mask(mask: Mask) -> str:
-    """Density, and a table of the weights kept in each layer.
+    """Write density, and a table of the weights kept in each layer.
 
     >>> import torch
     >>> print(describe_mask(Mask({"head.weight": torch.tensor([[True, False]])})))
@@ -237,7 +242,7 @@ def describe_mask(mask: Mask) -> str:
 
 
 def image_hash(image: Tensor) -> str:
-    """A hash of shape and float32 values, to note what a ticket was found on.
+    """Hash shape and float32 values, to note what a ticket was found on.
 
     >>> import torch
     >>> image_hash(torch.zeros(1, 2, 2))[:8]
@@ -252,7 +257,7 @@ def _resized(recipe: Recipe, size: int | tuple[int, int] | None) -> Recipe:
 
 
 def _plain(note: dict[str, Any]) -> dict[str, Any]:
-    """The note as JSON gives it back, so that saving and loading change nothing."""
+    """Return the note as JSON gives it back, so that saving and loading change nothing."""
 
     def simple(value: Any) -> Any:
         if isinstance(value, Path):
@@ -272,7 +277,7 @@ def _plain(note: dict[str, Any]) -> dict[str, Any]:
 
 
 def _flat(note: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested entries as `outer.inner`."""
+    """List nested entries as `outer.inner`."""
     rows: list[tuple[str, Any]] = []
     for key, value in note.items():
         nested = isinstance(value, dict) and value

@@ -8,6 +8,7 @@ import http.server
 import re
 import socket
 import threading
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -254,6 +255,9 @@ def bad_files(folder) -> dict[str, str]:
     np.save(folder / "long.npy", np.zeros((8, 30_000), np.uint8))
     np.save(folder / "short.npy", COLOR)
     (folder / "short.npy").write_bytes((folder / "short.npy").read_bytes()[:200])
+    (folder / "zip.npy").write_bytes(b"PK\x03\x04xx")
+    whole = (folder / "long.npy").read_bytes()
+    (folder / "header.npy").write_bytes(whole.replace(b"'fortran", b"(fortran"))
     (folder / "folder.png").mkdir()
     return {
         "truncated.png": "damaged or cut short",
@@ -267,6 +271,8 @@ def bad_files(folder) -> dict[str, str]:
         "objects.npy": "not a complete .npy file of plain numbers",
         "long.npy": "30000 × 8 pixels; at most",
         "short.npy": "not a complete .npy file",
+        "zip.npy": "not a complete .npy file",
+        "header.npy": "not a complete .npy file",
         "folder.png": "is not a file",
         "missing.png": "does not exist",
     }
@@ -394,11 +400,12 @@ def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     path = lk.data.save(as_tensor(RAMP), tmp_path / "a.png")
     before = path.read_bytes()
 
-    def full_disk(self, stream, **_):
-        stream.write_bytes(b"half")
+    def full_disk(self, data):
+        with self.open("wb") as file:
+            file.write(data[: len(data) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(PIL.Image.Image, "save", full_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(lk.Error, match="No space left"):
         lk.data.save(as_tensor(RAMP) / 2, path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

@@ -20,7 +20,7 @@ import lipkit as lk
 from lipkit.find import FIRST_CONVS, densities, image_codes, imp, imp_multi, rounds_to
 from lipkit.find.latents import PerImage, fresh_code
 from lipkit.find.multi import Joint
-from lipkit.find.schedule import plan, prune, rising_run
+from lipkit.find.schedule import keep_counts, prune, rising_run
 from lipkit.masks import Mask, count, covered
 from lipkit.testing import tiny_image, tiny_prior
 
@@ -81,14 +81,14 @@ def test_masks_are_nested_and_keep_exact_counts():
 
 @settings(max_examples=60, deadline=None)
 @given(density=st.floats(0.01, 0.999), rate=st.floats(0.05, 0.9), spare=st.booleans())
-def test_the_plan_ends_exactly_at_the_density(density, rate, spare):
+def test_the_counts_end_exactly_at_the_density(density, rate, spare):
     start = Mask.full(tiny_prior().net)
     exempt = ("head.weight",) if spare else ()
     spared = start["head.weight"].numel() if spare else 0
     total = start.total
     if not spared < count(density, total) < total:
         return
-    kept = plan(start, exempt, density, rate, None)
+    kept = keep_counts(start, exempt, density, rate, None)
     assert kept[-1] == count(density, total)
     left = np.array([total, *kept]) - spared
     assert (np.diff(left) < 0).all()
@@ -119,7 +119,7 @@ def test_the_smallest_of_all_layers_go():
 def test_a_round_is_a_fit_and_a_pruning():
     found = search(rounds=2)
     mask = Mask.full(prior().net)
-    for number, kept in enumerate(plan(mask, (), 0.05, 0.2, 2)):
+    for number, kept in enumerate(keep_counts(mask, (), 0.05, 0.2, 2)):
         result = lk.fit(
             prior(), OP, Y, steps=STEPS, mask=mask, input_noise=0.03, seed=number, progress=False
         )
@@ -299,7 +299,7 @@ def test_killed_in_round_5_of_8_it_ends_as_if_nothing_had_happened(tmp_path):
     assert done == [
         "rewind.safetensors",
         *(f"round-{i:02d}.safetensors" for i in range(5)),
-        "search.json",
+        "search.safetensors",
     ]
     resumed = Counted()
     found = long_search(resumed, folder)
@@ -359,7 +359,7 @@ def test_each_round_is_a_mask_file(tmp_path):
 def test_another_search_in_the_same_folder_is_refused(tmp_path, change, named):
     search(folder=tmp_path, rounds=1)
     before = {p: p.read_bytes() for p in tmp_path.iterdir()}
-    with pytest.raises(lk.InputError, match=f"holds another search: its .*{named}.* differ"):
+    with pytest.raises(lk.InputError, match=f"another search: its .*{named}.* differ"):
         search(folder=tmp_path, rounds=2, **change)
     assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
 
@@ -375,9 +375,9 @@ def test_other_and_broken_files_are_refused(tmp_path):
     with pytest.raises(lk.FileError, match="damaged or cut short"):
         search(folder=tmp_path, rounds=1, rewind=0.5)
     path.write_bytes(whole)
-    about = tmp_path / "search.json"
+    about = tmp_path / "search.safetensors"
     about.write_text("[1]")
-    with pytest.raises(lk.FileError, match="is not from this search"):
+    with pytest.raises(lk.FileError, match="no readable checkpoint"):
         search(folder=tmp_path, rounds=1, rewind=0.5)
     about.unlink()
     for broken in (whole_weights[:-3], whole, b""):
@@ -516,7 +516,7 @@ def test_a_code_without_another_is_refused_before_training():
         ([OP], [Y, Y], {}, "1 operators for 2 measurements"),
         (OP, [Y, Y[:, :8]], {}, "different shapes"),
         (OP, [Y, "y"], {}, "must be a floating-point tensor"),
-        (OP, [Y, Y], dict(codes="per_round"), "codes must be 'shared' or 'per_image'"),
+        (OP, [Y, Y], dict(codes="per_round"), "codes must be one of shared, per_image"),
         (OP, [Y, Y], dict(reference=CLEAN), "takes no reference;"),
     ],
 )

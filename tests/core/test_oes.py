@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import lipkit as lk
-from lipkit.engine.graph import Watch
+from lipkit.engine.cuda_graph import Watch
 from lipkit.find import auto_density, oes, oes_multi, passes
 from lipkit.find.oes_search import FIRST_LAM, OesSearch, oes_settings
 from lipkit.find.relaxed import PENALTIES, key_of, kl_slope, logistic_noise, relax_
@@ -188,7 +188,7 @@ def all_passes(module, n, kind=torch.float32, more=False):
         module.draw_mask(logits, 0.2, key_of(0, step), theta, weight, lever, 0.7)
         drawn += [weight.clone(), lever.clone()]
         kept = module.descend(
-            logits, slope, lever, (first, second), (p0, 1e-2), 0.1, step, rest if more else None
+            logits, slope, lever, (first, second), p0, 1e-2, 0.1, step, rest if more else None
         )
         drawn.append(torch.as_tensor(kept, dtype=kind))
     return [*drawn, logits, slope, first, second]
@@ -217,7 +217,7 @@ def test_descending_is_adam():
         theirs.grad = start * step
         adam.step()
         slope.copy_(start * step)
-        passes.best_for(logits).descend(logits, slope, ones, moments, (zeros, 0.0), 0.1, step)
+        passes.best_for(logits).descend(logits, slope, ones, moments, zeros, 0.0, 0.1, step)
     torch.testing.assert_close(logits, theirs, rtol=1e-5, atol=1e-6)
 
 
@@ -260,7 +260,7 @@ def test_elementary_functions_are_exact_over_their_whole_range():
     logits = torch.linspace(-20, 20, n + 64)[:n]
     before, p0 = roomy(n)[0].copy_(logits), torch.full((n + 64,), 0.1)[:n]
     slope, lever, *moments = (torch.zeros(n + 64)[:n] for _ in range(4))
-    kept = compiled.descend(logits, slope, lever, moments, (p0, 1.0), 0.1, 1)
+    kept = compiled.descend(logits, slope, lever, moments, p0, 1.0, 0.1, 1)
     v = before.double().requires_grad_(True)
     PENALTIES["kl"](v.sigmoid(), 0.1).backward()
     torch.testing.assert_close(10 * moments[0].double(), v.grad, rtol=2e-5, atol=2e-6)

@@ -11,11 +11,9 @@ import torch
 from torch import nn
 
 import lipkit as lk
-from lipkit import engine
-from lipkit.engine.compact import compact
-from lipkit.engine.cost import cost
-from lipkit.engine.dense import boxed
+from lipkit.engine import boxed, choose, cost, drop_channels
 from lipkit.testing import tiny_image, tiny_prior
+from tests.engine.constants import exact_constants
 from tests.support.tiny_fit import EVERYTHING, assert_same_fit, quick
 
 pytestmark = pytest.mark.filterwarnings("ignore::lipkit.masks.LayerCollapseWarning")
@@ -82,16 +80,24 @@ def trained(net: nn.Module, mask: lk.Mask, prior: lk.Prior, steps: int = 6) -> l
 
 
 def assert_compaction_is_exact(prior: lk.Prior, mask: lk.Mask, multiple: int = 1) -> float:
-    """Outputs and kept weights while both are trained; returns the part of the channels left."""
+    """Outputs and kept weights while both are trained; returns the part of the channels left.
+
+    All run with `exact_constants`, which says why.
+    """
     mask.apply(prior.net)
-    small = compact(prior.net, mask, multiple)
+    full = copy.deepcopy(prior.net)
+    small = drop_channels(prior.net, mask, multiple)
     before = nn.utils.parameters_to_vector(prior.net.parameters()).detach()
-    theirs = trained(full := copy.deepcopy(prior.net), mask, prior)
-    ours = trained(small.net, small.mask, prior)
+    with exact_constants(full):
+        theirs = trained(full, mask, prior)
+        last = full(prior.z)
+    with exact_constants(small.net):
+        ours = trained(small.net, small.mask, prior)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-7)  # Adam divides by small gradients
     small.write_back()
-    torch.testing.assert_close(prior.crop(prior.net(prior.z)), prior.crop(full(prior.z)))
+    with exact_constants(prior.net):
+        torch.testing.assert_close(prior.net(prior.z), last, rtol=0, atol=1e-7)
     vector = nn.utils.parameters_to_vector(prior.net.parameters()).detach()
     places = small.positions()
     assert torch.equal(vector[places], nn.utils.parameters_to_vector(small.net.parameters()))
@@ -136,23 +142,23 @@ def test_compaction_of_networks_with_emptied_layers(kind, emptied, scope):
 def test_compaction_removes_what_it_can_and_no_more():
     prior = made("oes")
     full = lk.Mask.full(prior.net)
-    assert compact(prior.net, full).channels[0] == compact(prior.net, full).channels[1]
+    assert drop_channels(prior.net, full).channels[0] == drop_channels(prior.net, full).channels[1]
     keep = {n: full[n] for n in full.names}
     keep["down1a.conv.weight"][3:] = False  # constant channels
     keep["up1a.conv.weight"][:, 4:] = False  # channels that nobody reads
-    small = compact(prior.net, lk.Mask(keep)).net
+    small = drop_channels(prior.net, lk.Mask(keep)).net
     assert small.down1a.conv.out_channels == small.down1b.conv.in_channels == 3
     assert small.up2a.conv.out_channels == small.norm1.num_features == 4
     zeros = made("oes, zero padding").net  # where the border shows, constants count
-    assert compact(zeros, lk.Mask(keep)).net.down1a.conv.out_channels == 8
-    even = compact(prior.net, lk.Mask(keep), multiple=5).net
+    assert drop_channels(zeros, lk.Mask(keep)).net.down1a.conv.out_channels == 8
+    even = drop_channels(prior.net, lk.Mask(keep), multiple=5).net
     assert (even.down1a.conv.out_channels, even.up2a.conv.out_channels) == (5, 5)
-    assert compact(nn.Conv2d(3, 3, 1), full) is None
+    assert drop_channels(nn.Conv2d(3, 3, 1), full) is None
 
 
 def test_compaction_of_another_network_is_refused():
     with pytest.raises(lk.InputError, match="belongs to another"):
-        compact(made("dip").net, lk.Mask.full(made("oes").net))
+        drop_channels(made("dip").net, lk.Mask.full(made("oes").net))
 
 
 # --- pooling before the convolution -------------------------------------------------------------
@@ -208,13 +214,13 @@ NOISY = lk.physics.Denoise(0.1).measure(CLEAN)
 @pytest.fixture(autouse=True)
 def small(monkeypatch) -> None:
     """The networks here are smaller than those that the engine takes."""
-    monkeypatch.setattr(engine, "SMALL", 0)
+    monkeypatch.setattr(choose, "SMALL", 0)
 
 
 @pytest.fixture
 def narrow(monkeypatch) -> None:
     """Smaller networks of any number of channels: the ones here are narrow."""
-    monkeypatch.setattr(engine, "EVEN", 1)
+    monkeypatch.setattr(choose, "EVEN", 1)
 
 
 def masked(prior: lk.Prior, seed: int = 0) -> dict:
@@ -289,13 +295,13 @@ def test_a_fit_says_how_it_was_computed(monkeypatch):
 def test_why_there_is_no_sparse_step():
     prior = lk.Prior("oes", (64, 48), levels=3)
     few, many = lk.Mask.random(prior.net, 0.05), lk.Mask.random(prior.net, 0.7)
-    why = engine._why_not_sparse
-    assert why(prior, prior.net, few, "auto") == ""
-    assert why(prior, prior.net, few, "bf16") == "in bfloat16, as asked for"
-    assert why(prior, prior.net, many, "auto") == "70 % of the multiply-adds are to be done"
-    assert "single precision" in why(made("dip"), prior.net, few, "auto")
+    why = choose.why_not_sparse
+    assert why(prior.net, prior.z, few, "auto") == ""
+    assert why(prior.net, prior.z, few, "bf16") == "in bfloat16, as asked for"
+    assert why(prior.net, prior.z, many, "auto") == "70 % of the multiply-adds are to be done"
+    assert "single precision" in why(prior.net, made("dip").z, few, "auto")
     prior.z = prior.z.expand(2, -1, -1, -1)
-    assert why(prior, prior.net, few, "auto") == "several codes take turns"
+    assert why(prior.net, prior.z, few, "auto") == "several codes take turns"
 
 
 # --- the sparse step in a fit -------------------------------------------------------------------

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 import lipkit as lk
-from lipkit.engine.sparse import _announce, sparse_network, why_not
+from lipkit.engine import sparse_network, why_not
+from lipkit.engine.sparse.network import _announce
+from tests.engine.constants import exact_constants
 
 ZEROS = dict(pad="zeros", out_channels=2)
 NETWORKS = {  # name, options, size of the code, images
@@ -49,7 +51,8 @@ def masked(name, options, size, images, density=0.2, seed=0):
 def gradients(net, mask, z, given):
     """Of all parameters by name, and of the code, in double precision."""
     net, z = copy.deepcopy(net).double(), z.detach().double().requires_grad_()
-    net(z).backward(given.double())
+    with exact_constants(net):
+        net(z).backward(given.double())
     for p, m in mask.pairs(net):
         p.grad.mul_(m)
     return {n: p.grad for n, p in net.named_parameters()}, z.grad
@@ -59,8 +62,9 @@ def agree(net, mask, z, tolerance=5e-5):
     """Output and all gradients of the sparse step are those of the masked network."""
     sparse = sparse_network(net, mask)
     out = sparse(z)
-    exact = copy.deepcopy(net).double()(z.detach().double())
-    torch.testing.assert_close(out.double(), exact, rtol=0, atol=1e-5)
+    with exact_constants(copy.deepcopy(net).double()) as exact:
+        picture = exact(z.detach().double())
+    torch.testing.assert_close(out.double(), picture, rtol=0, atol=1e-5)
     given = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
     z.grad = None
     out.backward(given)
@@ -68,13 +72,13 @@ def agree(net, mask, z, tolerance=5e-5):
     # what `values` holds goes home to the parameters, and so does its gradient
     carrier = copy.deepcopy(sparse)
     carrier.values.data.copy_(sparse.values.grad)
-    for p in carrier.plan.net.parameters():
+    for p in carrier.graph.net.parameters():
         p.data.zero_()
     carrier.write_back()
     # gradients that are zero, as those of constants in front of a norm, hold nothing but rounding
     floor = 1e-4 * torch.stack([g.norm() for g in expected.values()]).max()
-    inert = {f"{name}.bias" for name in sparse.plan.convs} - {"head.bias"}
-    for name, p in carrier.plan.net.named_parameters():
+    inert = {f"{name}.bias" for name in sparse.graph.convs} - {"head.bias"}
+    for name, p in carrier.graph.net.named_parameters():
         if name not in inert:
             close(p.detach(), expected[name], tolerance, floor, name)
     close(z.grad, of_code, tolerance, 0, "code")
@@ -114,8 +118,10 @@ def test_behind_an_emptied_layer_the_picture_is_that_of_no_signal(padding):
     emptied = lk.Mask(keep)
     emptied.apply(net)
     sparse = sparse_network(net, emptied)
-    torch.testing.assert_close(sparse(z), net(z), rtol=0, atol=1e-5)
-    assert not sparse.plan.convs["down0a.conv"].keep.any()
+    with exact_constants(copy.deepcopy(net).double()) as exact:
+        picture = exact(z.detach().double())
+    torch.testing.assert_close(sparse(z).double(), picture, rtol=0, atol=1e-5)
+    assert not sparse.graph.convs["down0a.conv"].keep.any()
 
 
 def test_masks_of_all_parameters_prune_norms_too():

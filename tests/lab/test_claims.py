@@ -231,9 +231,9 @@ def test_every_comparison_of_the_book_finds_its_printed_number():
         columns = grid.paper.get("columns", dict.fromkeys(grid.arms) if grid.paper else {})
         for point in grid.points:
             if point.arm in columns:
-                assert re.fullmatch(r"\d+\.\d+", pages._printed(grid, point.arm, point)), point
+                assert re.fullmatch(r"\d+\.\d+", pages.printed(grid, point.arm, point)), point
         for arm in grid.code:
-            assert pages._printed_by_code(grid, arm)
+            assert pages.printed_by_code(grid, arm)
 
 
 def test_a_book_with_a_ledger_gets_its_pages(book, tmp_path):
@@ -249,10 +249,8 @@ def test_a_book_with_a_ledger_gets_its_pages(book, tmp_path):
 
 
 def test_where_losses_begin_to_rise_is_counted_from_the_best_round():
-    from lipkit.lab.claims import _of
-
     losses, psnrs = [3.0, 2.0, 1.0, 1.1, 1.2, 1.3], [20.0, 22.0, 23.0, 22.5, 22.0, 21.0]
     rounds = [{"loss": a, "best_psnr": b} for a, b in zip(losses, psnrs, strict=True)]
-    assert _of({"rounds": rounds}, "rise") == 1  # the round after the best
-    assert _of({"rounds": rounds[:4]}, "rise") is None  # one rise is none
-    assert _of({"rounds": []}, "rise") is None
+    assert claims.number_of({"rounds": rounds}, "rise") == 1  # the round after the best
+    assert claims.number_of({"rounds": rounds[:4]}, "rise") is None  # one rise is none
+    assert claims.number_of({"rounds": []}, "rise") is None

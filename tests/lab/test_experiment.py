@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import lipkit as lk
-from lipkit.lab import Experiment, Records, results, run, untrained
+from lipkit.lab import Experiment, Records, kinds, results, run, untrained
 from lipkit.lab import experiment as experiments
 from lipkit.lab import records as records_module
 from lipkit.lab.kinds import restore
@@ -61,6 +62,8 @@ def test_the_hash_is_that_of_the_content():
         ({"task": "classify", "control": "fresh"}, "takes no fit, stop"),
         ({"task": "mri", "strength": 4, "method": "imp", "density": 0.5,
           "find": {"until_oracle": True}}, "only where there is a clean picture"),
+        ({"method": "imp", "density": 0.5, "find_on": {"prior": "pgan", "options": {}}},
+         "a mask found on a trained generator is not for a picture"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_run_is_refused_in_a_sentence(change, sentence):
@@ -219,6 +222,33 @@ def test_every_method_runs_under_its_name():
     sgld = dict(fit={"langevin": 0.02, "average": {"burn_in": 1, "every": 1}}, steps=3)
     for given in (decoder, sgld, {"image": "camera", "gray": True}, {"stretch": True}):
         assert run(small(**given))["status"] == "done"
+
+
+def test_another_kind_is_one_more_entry(monkeypatch):
+    """A kind is asked to check, to find a mask for the search, and to run; nothing else asks."""
+    asked = []
+
+    def check(e):
+        asked.append(("check", e.strength))
+
+    def find(search, device, folder, progress):
+        asked.append(("find", device, search.strength))
+        return results.Found(lk.Mask({"layer": torch.tensor([True, False])}), "started here")
+
+    def run_it(e, found, progress):
+        asked.append(("run", found.start, found.mask.kept))
+        return results.Outcome("told so", {"last": 1 / 3}, {"step": [1, 2]}, seconds=1.5)
+
+    another = SimpleNamespace(MASKS_ARE_OF="words", check=check, find=find, run=run_it)
+    monkeypatch.setitem(kinds.OF_TASK, "guess", another)
+    guess = Experiment.of({"image": "coffee", "size": 8, "task": "guess", "strength": 7})
+    record = run(guess, device="cpu")
+    assert record["status"] == "done", record["reason"]
+    assert asked == [("check", 7), ("check", 7), ("find", "cpu", 7), ("run", "started here", 1)]
+    assert record["numbers"] == {"last": 0.333333, "kept": 1, "density": 0.5, "collapsed": 0}
+    assert (record["reason"], record["curve"]) == ("told so", {"step": [1, 2]})
+    with pytest.raises(lk.InputError, match="a mask found on words is not for a picture"):
+        small(method="snip", density=0.5, find_on={"task": "guess"})
 
 
 def test_a_failure_is_a_record_with_a_sentence():

@@ -49,12 +49,12 @@ def check(e: Settings) -> None:
 
 
 def problem(e: Settings) -> Lesson:
-    """The pictures with their labels."""
+    """Load the pictures with their labels."""
     return Lesson(labelled(e.image, "train", int(e.strength)), labelled(e.image, "test"))
 
 
 def find(search: Settings, device: str, folder: str | Path | None, progress: bool) -> Found:
-    """The mask that a classifier finds, carried over to the prior."""
+    """Find a mask by a classifier, and carry it over to the prior."""
     prior = untrained.initial_prior(search, search.size, device)
     return kept_mask(search, prior, folder, lambda: (_new(search, prior, progress), {}))
 
@@ -70,7 +70,7 @@ def _new(search: Settings, prior: Prior, progress: bool) -> Mask:
 
 
 def run(e: Settings, found: Found, progress: bool) -> Outcome:
-    """What a classifier learns under a mask, from the prior's weights."""
+    """Teach a classifier under the mask, from the prior's weights."""
     began = time.perf_counter()
     lesson = problem(e)
     how = dict(steps=e.steps, lr=e.lr, seed=e.seed, **_training_options(e))

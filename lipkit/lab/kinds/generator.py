@@ -70,7 +70,7 @@ def check(e: Settings) -> None:
 
 
 def problem(e: Settings, side: int | None = None) -> Several:
-    """The pictures of an experiment, as large as the generator's, and their measurements."""
+    """Measure the pictures of an experiment, which are as large as the generator's."""
     clean = pictures(e, side or _trained(e).side, held_out=True)
     options = {name: value for name, value in e.task_options.items() if name != "pictures"}
     op = restore.operator(replace(e, task_options=options), tuple(clean[0].shape))
@@ -78,7 +78,7 @@ def problem(e: Settings, side: int | None = None) -> Several:
 
 
 def pictures(e: Settings, side: int, held_out: bool, count: int | None = None) -> Tensor:
-    """Pictures to restore, or others to fine-tune on: procedural faces, or a folder's."""
+    """Load pictures to restore, or others to fine-tune on: painted faces, or a folder's."""
     count = count or e.task_options.get("pictures", PICTURES)
     if e.image == "faces":
         return data.faces(count, side, HELD_OUT + e.seed if held_out else 0)
@@ -95,7 +95,7 @@ def pictures(e: Settings, side: int, held_out: bool, count: int | None = None) -
 
 
 def find(search: Settings, device: str, folder: str | Path | None, progress: bool) -> Found:
-    """The mask of a generator, the generator, and the rounds that led to it."""
+    """Prune the generator, or read from the folder what was pruned before."""
     net = _trained(search).to(device)
     began = time.perf_counter()
     if search.method == "dense":
@@ -135,14 +135,14 @@ def _family(search: Settings) -> str:
 
 
 def sparse(e: Settings, found: Found) -> Generator:
-    """The generator under its mask, with its trained weights or with those fine-tuned there."""
+    """Mask the generator, with its trained weights or with those fine-tuned under the mask."""
     if found.mask is None:
         return found.start
     return found.tuned if e.control == "finetuned" else tickets.masked(found.start, found.mask)
 
 
 def run(e: Settings, found: Found, progress: bool) -> Outcome:
-    """How near the search comes to the pictures, on average."""
+    """Search the range for the pictures, and note how near it comes to them on average."""
     net = sparse(e, found)
     task = problem(e, net.side)
     searched = search_range(

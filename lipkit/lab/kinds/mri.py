@@ -35,7 +35,7 @@ def check(e: Settings) -> None:
 
 
 def problem(e: Settings, image: str | None = None) -> Problem:
-    """The scan of an experiment, the part of its k-space that is measured, and its score."""
+    """Load the scan, choose the part of its k-space that is measured, and how to score."""
     scan = _scan(e, image or e.image)
     sampling = None
     if e.strength > 1:
@@ -56,20 +56,20 @@ def _loaded(name: str, size: int, seed: int, how: tuple[tuple[str, float], ...])
 
 
 def initial_prior(e: Settings, device: str, seed: int | None = None) -> Prior:
-    """The network of an experiment, which draws real and imaginary part."""
+    """Make the network of an experiment, which draws real and imaginary part."""
     name = e.image if isinstance(e.image, str) else e.image[0]
     size = tuple(_scan(e, name).sampling.shape)
     return untrained.initial_prior(e, size, device, seed, out_channels=2, sigmoid=False)
 
 
 def find(search: Settings, device: str, folder: str | Path | None, progress: bool) -> Found:
-    """The mask that reconstructing finds; its rounds report no PSNR, which is that of pictures."""
+    """Find a mask by reconstructing; rounds report no PSNR, which would be that of pictures."""
     prior = initial_prior(search, device)
     return restoring_mask(search, prior, problem, folder, progress, psnr=False)
 
 
 def run(e: Settings, found: Found, progress: bool) -> Outcome:
-    """The numbers of the reconstruction; its PSNR is that of magnitudes."""
+    """Reconstruct the scan; its PSNR is that of magnitudes."""
     task = problem(e)
     prior = restoring.start(e, found, initial_prior)
     numbers = _start_numbers(restoring.untrained_picture(prior, found.mask), task)

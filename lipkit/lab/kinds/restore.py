@@ -29,7 +29,7 @@ check = untrained.check  # no more than that
 
 
 def problem(e: Settings, image: str | None = None) -> Problem:
-    """The picture of an experiment, its operator and its measurement.
+    """Load the picture of an experiment, make its operator, and measure.
 
     >>> problem(Settings("astronaut", 16, task="sr", strength=2)).y.shape
     torch.Size([3, 8, 8])
@@ -41,7 +41,7 @@ def problem(e: Settings, image: str | None = None) -> Problem:
 
 
 def operator(e: Settings, shape: tuple[int, ...]) -> physics.Operator:
-    """The operator of an experiment on pictures of a shape."""
+    """Make the operator of an experiment on pictures of a shape."""
     if e.task == "denoise":
         return physics.Denoise(e.strength / 255, **e.task_options)
     if e.task == "inpaint":
@@ -63,18 +63,18 @@ def _picture(e: Settings, name: str) -> Tensor:
 
 
 def initial_prior(e: Settings, device: str, seed: int | None = None) -> Prior:
-    """The network of an experiment with its initial weights and its code."""
+    """Make the network of an experiment with its initial weights and its code."""
     made = {"out_channels": 1} if e.gray else {}
     return untrained.initial_prior(e, e.size, device, seed, **made)
 
 
 def find(search: Settings, device: str, folder: str | Path | None, progress: bool) -> Found:
-    """The mask that restoring finds."""
+    """Find a mask by restoring."""
     return restoring_mask(search, initial_prior(search, device), problem, folder, progress)
 
 
 def run(e: Settings, found: Found, progress: bool) -> Outcome:
-    """The restored picture, its numbers, and how it came about."""
+    """Restore the picture, and note how it came about."""
     task = problem(e)
     prior = restoring.start(e, found, initial_prior)
     numbers = _start_numbers(restoring.untrained_picture(prior, found.mask), task)

@@ -65,7 +65,7 @@ class CudaGraph:
 GRAPHS: dict[str, type] = {"cuda": CudaGraph}  # by the type of the device
 
 
-class Step:
+class GraphStep:
     """A step that becomes a graph after a few calls, if the graph is seen to do the same.
 
     The first calls are steps like all others, so that nothing has to be undone after them. On a

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from ._planes import FAST, QUARTER, ZERO, clear, copy, weave
-from ._vector import LANES, add_up
+from .opcodes import LANES
+from .planes import FAST, QUARTER, ZERO, clear, copy, weave
+from .vector import add_up
 
 BLOCK = 1024  # numbers that stay in the cache between two passes
 ONE, THREE_QUARTERS = np.float32(1), np.float32(0.75)

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import lipkit as lk
-from lipkit.engine import graph
+from lipkit.engine import cuda_graph
 from lipkit.fitting.descent import _Run
 from lipkit.fitting.settings import Settings
 from lipkit.testing import tiny_prior
@@ -26,7 +26,7 @@ from tests.support.tiny_fit import CLEAN, MASK, Y, assert_same_fit, quick
 FIT = sys.modules["lipkit.fitting.descent"]  # of that name there is a function too
 
 
-class Rerun(graph.CudaGraph):
+class Rerun(cuda_graph.CudaGraph):
     """Stands in for a CUDA graph where there is none: replays by doing the step again.
 
     Like a graph it writes what it gives to the same memory every time, and it wants weights and
@@ -69,7 +69,7 @@ def stand_in(monkeypatch):
             made.append(kind(generator))
             return made[-1]
 
-        monkeypatch.setitem(graph.GRAPHS, "cpu", make)
+        monkeypatch.setitem(cuda_graph.GRAPHS, "cpu", make)
         monkeypatch.setattr(FIT, "WORTH", 0)
         return made
 
@@ -115,7 +115,7 @@ class Waits(TorchDispatchMode):
     ],
 )
 def test_the_watchers_see_a_host_that_waits(wait):
-    with Waits() as waits, graph.Watch() as watch:
+    with Waits() as waits, cuda_graph.Watch() as watch:
         wait(torch.rand(4))
     assert waits.seen and watch.waits
 
@@ -123,7 +123,7 @@ def test_the_watchers_see_a_host_that_waits(wait):
 def test_the_watch_sees_numbers_that_go_from_device_to_device():
     here, there = torch.rand(3), torch.rand(3, device="meta")
     number = torch.rand(())
-    crosses = graph._crosses
+    crosses = cuda_graph._crosses
     assert (
         crosses([here], [there]) and crosses([there, here], [there]) and crosses([number], [there])
     )
@@ -163,14 +163,14 @@ def under_way(prior, op, mask=None, **options) -> _Run:
 @pytest.mark.parametrize("op", OPERATORS)
 @pytest.mark.parametrize("prior", PRIORS)
 def test_what_is_captured_never_asks_the_device(monkeypatch, prior, op, masked, precision):
-    monkeypatch.setattr("lipkit.engine.SMALL", 0)  # the network that a GPU would train
-    monkeypatch.setattr("lipkit.engine._why_not_sparse", lambda *_: "on a GPU")
+    monkeypatch.setattr("lipkit.engine.choose.SMALL", 0)  # the network that a GPU would train
+    monkeypatch.setattr("lipkit.engine.choose.why_not_sparse", lambda *_: "on a GPU")
     channels = 2 if op == "mri" else 3
     prior = PRIORS[prior](channels)
     mask = lk.Mask.random(prior.net, 0.3, seed=1) if masked else None
     run = under_way(prior, OPERATORS[op]((channels, *prior.size)), mask, precision=precision)
     run._train()  # masks of operators move to the device of the picture at the first step
-    with Waits() as waits, graph.Watch() as watch:
+    with Waits() as waits, cuda_graph.Watch() as watch:
         run._train()
     assert {"_fused_adam_", "convolution_backward"} <= waits.all
     assert waits.seen == [] and watch.waits == ""
@@ -202,7 +202,7 @@ def test_replaying_gives_the_same_bits(stand_in, tmp_path, options):
     assert_same_fit(graphed, plain)
     assert graphed.engine == f"{plain.engine}; the step is one CUDA graph"
     # the step that was done both ways is one of the fit's own
-    assert made[-1].replays == plain.steps - graph.WARM_UP
+    assert made[-1].replays == plain.steps - cuda_graph.WARM_UP
     assert made[-1].warm_ups == 3  # the fewest that PyTorch asks for
     one, other = (load_file(tmp_path / name) for name in ("plain", "graphed"))
     assert one.keys() == other.keys()  # weights, moments, averages, oracle, rule, generator
@@ -232,7 +232,7 @@ def test_what_a_callback_keeps_is_not_overwritten(stand_in):
 
 def test_what_a_replay_gives_stays_as_it_is():
     static = torch.zeros(3)
-    replaying = object.__new__(graph.CudaGraph)
+    replaying = object.__new__(cuda_graph.CudaGraph)
     replaying.graph, replaying.outputs = SimpleNamespace(replay=lambda: static.add_(1)), (static,)
     first, second = replaying.replay(), replaying.replay()
     assert first[0].tolist() == [1, 1, 1] and second[0].tolist() == [2, 2, 2]
@@ -247,9 +247,9 @@ def test_an_interrupted_fit_is_captured_anew(stand_in, tmp_path):
     plain = quick(**options)
     made = stand_in()
     part = quick(checkpoint=tmp_path / "c", callback=interrupt, **options)
-    assert part.interrupted and made[-1].replays == 8 - graph.WARM_UP
+    assert part.interrupted and made[-1].replays == 8 - cuda_graph.WARM_UP
     assert_same_fit(quick(checkpoint=tmp_path / "c", **options), plain)
-    assert made[-1].replays == 20 - 8 - graph.WARM_UP
+    assert made[-1].replays == 20 - 8 - cuda_graph.WARM_UP
 
 
 # --- a graph that is not the step ---------------------------------------------------------------
@@ -367,7 +367,7 @@ def test_a_graph_that_is_not_the_step_is_not_used(stand_in, tmp_path, kind, reas
     assert sentence != fit.engine and "\n" not in sentence
     assert re.match(reason, sentence)
     assert made[-1].replays <= 1
-    one, other = (load_file(tmp_path / name)["generator"] for name in ("plain", "graphed"))
+    one, other = (load_file(tmp_path / name)["random.state"] for name in ("plain", "graphed"))
     assert torch.equal(one, other)
 
 
@@ -415,7 +415,7 @@ def test_a_capture_that_fails_leaves_stream_and_generators_in_order(monkeypatch)
     cuda.set_stream = lambda to: setattr(cuda, "current", to)
     monkeypatch.setattr(torch, "cuda", cuda)
     with pytest.raises(RuntimeError, match="previous error"):
-        graph.CudaGraph(ours).capture(lambda: ())
+        cuda_graph.CudaGraph(ours).capture(lambda: ())
     assert cuda.current == "usual"
     cuda.CUDAGraph().register_generator_state.assert_called_once_with(ours)
     for each in (ours, default):
@@ -466,7 +466,7 @@ def test_the_memory_that_a_graph_reads_is_held_and_no_other(stand_in):
     stand_in()
     op = lk.physics.Inpaint.random((3, 16, 16), 0.5)
     run = under_way(tiny_prior(), op, MASK)
-    for _ in range(graph.WARM_UP + 2):
+    for _ in range(cuda_graph.WARM_UP + 2):
         run.advance()
     moments = [t for entry in run.adam.state.values() for t in entry.values()]
     masks = [m for _, m in run.engine.pairs]
@@ -482,13 +482,13 @@ def test_the_memory_that_a_graph_reads_is_held_and_no_other(stand_in):
     [
         ({"engine": "plain"}, "as asked for"),
         ({"backtrack": 5.0}, "backtracking looks at the loss in the middle of one"),
-        ({"steps": graph.WORTH - 1}, "there are fewer than 50"),
+        ({"steps": cuda_graph.WORTH - 1}, "there are fewer than 50"),
     ],
 )
 def test_a_fit_that_is_not_for_a_graph_says_why(stand_in, monkeypatch, options, reason):
     plain = quick(**options)
     made = stand_in()
-    monkeypatch.setattr(FIT, "WORTH", graph.WORTH if "steps" in options else 0)
+    monkeypatch.setattr(FIT, "WORTH", cuda_graph.WORTH if "steps" in options else 0)
     fit = quick(**options)
     assert_same_fit(fit, plain)
     assert fit.engine == f"{plain.engine}; steps one by one: {reason}"
@@ -510,11 +510,11 @@ def test_a_fit_is_forgotten_at_once():
 
 def test_how_many_steps_are_worth_a_graph(stand_in, monkeypatch, tmp_path):
     stand_in()
-    monkeypatch.setattr(FIT, "WORTH", graph.WORTH)
+    monkeypatch.setattr(FIT, "WORTH", cuda_graph.WORTH)
     path = tmp_path / "c"
-    first = quick(steps=graph.WORTH, every=50, checkpoint=path)
+    first = quick(steps=cuda_graph.WORTH, every=50, checkpoint=path)
     assert first.engine.endswith("; the step is one CUDA graph")
-    more = quick(steps=2 * graph.WORTH - 1, every=50, checkpoint=path)
+    more = quick(steps=2 * cuda_graph.WORTH - 1, every=50, checkpoint=path)
     assert more.engine.endswith("; steps one by one: there are fewer than 50")  # left
 
 
@@ -539,8 +539,8 @@ def test_on_a_gpu_the_graph_gives_the_fit_of_the_steps(options):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
 def test_on_a_gpu_a_capture_that_fails_leaves_no_disorder(monkeypatch):
-    monkeypatch.setattr(graph, "_asks", lambda *_: False)  # so that it is tried
-    monkeypatch.setattr(graph, "_crosses", lambda *_: False)
+    monkeypatch.setattr(cuda_graph, "_asks", lambda *_: False)  # so that it is tried
+    monkeypatch.setattr(cuda_graph, "_crosses", lambda *_: False)
     fit = quick(tiny_prior().cuda(), op=Asks(), steps=60, every=20, input_noise=0.03)
     assert "; steps one by one: " in fit.engine and fit.steps == 60
     assert torch.randn(3, device="cuda").isfinite().all()

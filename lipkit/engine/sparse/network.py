@@ -15,23 +15,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
-from ..masks import Mask
-from .plan import NotSupported, Out, Plan, read_plan
-from .program import Program
+from ...errors import InputError
+from ...masks import Mask
+from .lower import Program
+from .read import NetworkGraph, NotSupported, Out, read_network
 
 PATIENCE = 4  # seconds, after which a first call says why it takes so long
 
 
 def why_not(net: nn.Module, mask: Mask) -> str:
-    """Why there is no sparse step for this network and mask; empty if there is one.
+    """Say why there is no sparse step for this network and mask; "" if there is one.
 
     >>> import lipkit as lk
     >>> why_not(net := nn.Sequential(nn.Conv2d(3, 3, 1)), Mask.full(net))
     'Sequential networks have no sparse step'
     """
     try:
-        read_plan(net, mask)
+        read_network(net, mask)
         import numba  # noqa: F401
     except NotSupported as error:
         return str(error)
@@ -41,7 +41,7 @@ def why_not(net: nn.Module, mask: Mask) -> str:
 
 
 def sparse_network(net: nn.Module, mask: Mask) -> SparseNetwork | None:
-    """The masked network with a sparse step, or None where `why_not` gives a reason.
+    """Return the masked network with a sparse step, or None where `why_not` gives a reason.
 
     Beside dense convolutions in single precision it pays up to a density of a half or so, beside
     those in bfloat16 on a processor that has units for it up to a quarter.
@@ -51,7 +51,7 @@ def sparse_network(net: nn.Module, mask: Mask) -> SparseNetwork | None:
     >>> sparse_network(net, Mask.random(net, density=0.05))
     SparseNetwork(3,588 values)
     """
-    return None if why_not(net, mask) else SparseNetwork(read_plan(net, mask), mask)
+    return None if why_not(net, mask) else SparseNetwork(read_network(net, mask), mask)
 
 
 class SparseNetwork(nn.Module):
@@ -62,17 +62,19 @@ class SparseNetwork(nn.Module):
     on the output: convolutions' biases in front of a norm, and channels that nobody reads.
     """
 
-    def __init__(self, plan: Plan, mask: Mask) -> None:
+    def __init__(self, graph: NetworkGraph, mask: Mask) -> None:
         super().__init__()
-        self.plan = plan
-        parameters = dict(plan.net.named_parameters())
-        self._starts, parts, n = {}, [], 0
-        for name, conv in plan.convs.items():
+        self.graph = graph
+        parameters = dict(graph.net.named_parameters())
+        self._starts: dict[str, int] = {}
+        parts = []
+        n = 0
+        for name, conv in graph.convs.items():
             self._starts[name] = n
             parts.append(conv.module.weight.detach()[torch.from_numpy(conv.keep)])
             n += parts[-1].numel()
         self.weights = n
-        names = [f"{norm}.{kind}" for norm in plan.norms() for kind in ("weight", "bias")]
+        names = [f"{norm}.{kind}" for norm in graph.norms() for kind in ("weight", "bias")]
         self._vector_names = names + (["head.bias"] if "head.bias" in parameters else [])
         lengths = [parameters[name].numel() for name in self._vector_names]
         first = np.cumsum([0, *lengths])
@@ -82,7 +84,7 @@ class SparseNetwork(nn.Module):
         )
         dense = torch.cat([parameters[name].detach().flatten() for name in self._vector_names])
         self.values = nn.Parameter(torch.cat([*parts, dense[self._kept]]))
-        self.sigmoid = any(isinstance(op, Out) and op.sigmoid for op in plan.chains["head"].ops)
+        self.sigmoid = any(isinstance(op, Out) and op.sigmoid for op in graph.chains["head"].ops)
         self._forget()
 
     def _forget(self) -> None:
@@ -111,7 +113,7 @@ class SparseNetwork(nn.Module):
                 f"the code must be a float32 tensor [N, C, H, W] on the CPU, "
                 f"got {z.dtype} {list(z.shape)} on {z.device}"
             )
-        channels = self.plan.chains[""].channels
+        channels = self.graph.chains[""].channels
         if z.shape[1] != channels:
             raise InputError(f"the code must have {channels} channels, got {z.shape[1]}")
         return _Apply.apply(z, self.values, self)
@@ -119,15 +121,17 @@ class SparseNetwork(nn.Module):
     @torch.no_grad()
     def write_back(self) -> None:
         """Copy the values to the network that this one was made from."""
-        parameters = dict(self.plan.net.named_parameters())
-        for name, conv in self.plan.convs.items():
-            keep, start = torch.from_numpy(conv.keep), self._starts[name]
+        parameters = dict(self.graph.net.named_parameters())
+        for name, conv in self.graph.convs.items():
+            keep = torch.from_numpy(conv.keep)
+            start = self._starts[name]
             n = int(keep.sum())
             conv.module.weight[keep] = self.values[start : start + n]
         dense = torch.cat([parameters[name].flatten() for name in self._vector_names])
         dense[self._kept] = self.values[self.weights :]
         for name in self._vector_names:
-            start, p = self._vector_starts[name], parameters[name]
+            start = self._vector_starts[name]
+            p = parameters[name]
             p.copy_(dense[start : start + p.numel()])
 
     def _step(self, shape: tuple, into_code: bool) -> _Step:
@@ -149,11 +153,12 @@ class _Step:
     """A program with its memory."""
 
     def __init__(self, net: SparseNetwork, shape: tuple, team: int, into_code: bool) -> None:
-        self.net, self.team = net, team
-        from .kernels import widths
+        from .run import widths  # when used: numba takes a second to load
 
-        starts = net._starts, net._vector_starts
-        self.program = Program(net.plan, shape, *starts, team, into_code, widths())
+        self.net = net
+        self.team = team
+        starts = (net._starts, net._vector_starts)
+        self.program = Program(net.graph, shape, *starts, team, into_code, widths())
         size = self.program.memory.size
         space = np.zeros(size + 4096, np.float32)  # reads may go a little over the end
         skip = -space.ctypes.data % 64 // 4
@@ -201,7 +206,8 @@ class _Step:
 
     def _get_ready(self) -> None:
         """Compile the step, or load it; the first time on a machine this takes a while."""
-        announce, nothing = threading.Timer(PATIENCE, _announce), torch.empty(0)
+        announce = threading.Timer(PATIENCE, _announce)
+        nothing = torch.empty(0)
         announce.start()
         try:
             self._run((self.program.forward[0], np.zeros(1, np.int64)), nothing, nothing, nothing)
@@ -210,16 +216,23 @@ class _Step:
 
     def _run(self, packed: tuple, values: Tensor, grad: Tensor, picture: Tensor) -> None:
         """Work off a list of tasks, with as many threads as torch uses."""
-        from ._team import as_team
-        from .kernels import run_alone, run_together
+        from .run import run_alone, run_together  # when used, as above
+        from .team import as_team
 
-        p, (tasks, stages) = self.program, packed
+        p = self.program
+        tasks, stages = packed
         shared = np.zeros(2 * stages.size, np.int64)  # tasks taken and done, stage by stage
-        tables = (p.convs, p.matrices, p.chains, p.ops)
+        tables = (p.convs, p.products, p.chains, p.ops)
         data = (
-            self.memory, self.index, values.detach().numpy(), grad.detach().numpy(),
-            self.vectors, self.vectors_grad, self.stats, picture.detach().numpy().ravel(),
-        )  # fmt: skip
+            self.memory,
+            self.index,
+            values.detach().numpy(),
+            grad.detach().numpy(),
+            self.vectors,
+            self.vectors_grad,
+            self.stats,
+            picture.detach().numpy().ravel(),
+        )
         work = (tasks, stages, shared, tables, data, p.scratch)
         if self.team == 1:
             run_alone(*work)
@@ -242,7 +255,9 @@ class _Apply(torch.autograd.Function):
         out = step.forward(z, values)
         if net.sigmoid:
             out.sigmoid_()
-        ctx.step, ctx.call, ctx.sigmoid = step, step.calls, net.sigmoid
+        ctx.step = step
+        ctx.call = step.calls
+        ctx.sigmoid = net.sigmoid
         ctx.save_for_backward(z, values, out)
         return out
 

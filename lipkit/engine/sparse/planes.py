@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from ._codes import PHASES, PLAIN, REFLECT, REPLICATE
+from .opcodes import PHASES, PLAIN, REFLECT, REPLICATE
 
 # without reference counts, which cost more than the work on a short row
 # No sum in another order and nothing fused unasked: the compiler would choose anew wherever it puts

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._codes import LANES, REFLECT, REPLICATE, ZEROS
-from .plan import Conv
+from .opcodes import LANES, REFLECT, REPLICATE, ZEROS
+from .read import Conv
 
 
 def round_up(n: int, step: int = LANES) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._codes import LANES
-from ._taps import Geometry, Taps, can_double, round_up
-from .plan import Chain, Conv, Crop, Double, Norm, NotSupported, Plan, Write
+from .opcodes import LANES
+from .read import Chain, Conv, Crop, Double, NetworkGraph, Norm, NotSupported, Write
+from .taps import Geometry, Taps, can_double, round_up
 
 
 class Memory:
@@ -85,10 +85,14 @@ class Layout:
 
 
 class Layouts:
-    """Sizes and places of all convolutions of a plan, for codes of one shape."""
+    """Sizes and places of all convolutions of a network, for codes of one shape."""
 
-    def __init__(self, plan: Plan, shape: tuple[int, int, int, int], into_code: bool) -> None:
-        self.plan, self.into_code, self.memory = plan, into_code, Memory()
+    def __init__(
+        self, graph: NetworkGraph, shape: tuple[int, int, int, int], into_code: bool
+    ) -> None:
+        self.graph = graph
+        self.into_code = into_code
+        self.memory = Memory()
         self.of: dict[str, Layout] = {}
         self.taps: dict[str, Taps] = {}
         self.planes: dict[str, np.ndarray] = {}  # input channel of a convolution -> number or -1
@@ -103,13 +107,13 @@ class Layouts:
         """Follow the picture's size through the network."""
         self.sizes[""] = (h, w)
         self.doubled = self._which_doubled()
-        for conv in self.plan.convs.values():
+        for conv in self.graph.convs.values():
             h, w = self._input_size(conv)
             g = Geometry.of(conv, self.images, h, w, conv.name in self.doubled)
             reach = conv.kernel // 2 if conv.module.padding_mode == "reflect" else 0
             if min(h, w) * (2 if g.doubled else 1) <= reach or min(g.h_out, g.w_out) < 1:
                 raise NotSupported(f"pictures of {h} x {w} are too small for {conv.name!r}")
-            alive = self.plan.chains[conv.name].alive
+            alive = self.graph.chains[conv.name].alive
             plane, planes_in = self._number_planes(conv)
             row = np.cumsum(alive) - 1
             taps = Taps.of(conv.keep, plane, row, g)
@@ -125,11 +129,11 @@ class Layouts:
 
     def _share_gradients(self) -> None:
         """Place the gradients: few are in use at a time, and memory just used is fast memory."""
-        order = list(reversed(self.plan.convs))
+        order = list(reversed(self.graph.convs))
         when = {name: i for i, name in enumerate(order)} | {"": len(order)}
         uses = []
         for name in order:
-            last = max(when[chain.source] for chain, _ in self.plan.parts_of(name))
+            last = max(when[chain.source] for chain, _ in self.graph.parts_of(name))
             uses.append((when[name], when[name], self.of[name].gz_size))
             sent = self.of[name].gu_size if self.sends_back(name) else 0
             uses.append((when[name], last, sent))
@@ -142,18 +146,18 @@ class Layouts:
     def _which_doubled(self) -> set[str]:
         """Convolutions that read the small picture in the place of a doubled one."""
         found = set()
-        for chain in self.plan.chains.values():
+        for chain in self.graph.chains.values():
             for i, op in enumerate(chain.ops):
                 if isinstance(op, Double) and op.mode == "nearest":
                     rest = [o for o in chain.ops[i + 1 :] if not isinstance(o, Norm)]
-                    conv = self.plan.convs[rest[0].conv] if isinstance(rest[0], Write) else None
-                    if conv and can_double(conv, len(self.plan.parts_of(conv.name))):
+                    conv = self.graph.convs[rest[0].conv] if isinstance(rest[0], Write) else None
+                    if conv and can_double(conv, len(self.graph.parts_of(conv.name))):
                         found.add(conv.name)
         return found
 
     def _input_size(self, conv: Conv) -> tuple[int, int]:
         """The size of the picture that the convolution's planes hold."""
-        ends = [self.walk(chain, write)[-1] for chain, write in self.plan.parts_of(conv.name)]
+        ends = [self.walk(chain, write)[-1] for chain, write in self.graph.parts_of(conv.name)]
         if len(set(ends)) != 1:
             raise NotSupported(f"the parts that {conv.name!r} reads differ in size")
         return ends[0]
@@ -180,7 +184,7 @@ class Layouts:
     def _cropped(self, op: Crop) -> tuple[int, int]:
         """The smaller of the sizes of all parts that meet at a level, before they are cropped."""
         sides = []
-        for chain in self.plan.chains.values():
+        for chain in self.graph.chains.values():
             if op in chain.ops and chain.source in self.sizes:
                 h, w = self.sizes[chain.source]
                 scale = 2 if any(isinstance(o, Double) for o in chain.ops) else 1
@@ -190,13 +194,13 @@ class Layouts:
     def _number_planes(self, conv: Conv) -> tuple[np.ndarray, int]:
         """The number of each input channel among those in use."""
         alive = np.concatenate(
-            [chain.alive for chain, _ in sorted(self.plan.parts_of(conv.name), key=_first)]
+            [chain.alive for chain, _ in sorted(self.graph.parts_of(conv.name), key=_first)]
         )
         return np.where(alive, np.cumsum(alive) - 1, -1), int(alive.sum())
 
     def sends_back(self, name: str) -> bool:
         """Whether somebody asks for the gradient of a convolution's input."""
-        parts = self.plan.parts_of(name)
+        parts = self.graph.parts_of(name)
         return self.into_code or any(chain.source for chain, _ in parts)
 
 

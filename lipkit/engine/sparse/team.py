@@ -19,8 +19,7 @@ def stamp(*files: str) -> str:
     The compiler's cache looks at a function's own file and at what the function closes over: a
     stamp makes it notice changes of the other files that go into the machine code.
     """
-    folder = Path(__file__).parent
-    return hashlib.sha256(b"".join((folder / name).read_bytes() for name in files)).hexdigest()
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()
 
 
 def compiled(function: Callable, options: dict) -> Callable:

@@ -13,43 +13,44 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-LANES = 16
-_F32, _F64, _I32, _I64 = ir.FloatType(), ir.DoubleType(), ir.IntType(32), ir.IntType(64)
-_VECTOR, _EIGHT = ir.VectorType(_F32, LANES), ir.VectorType(_F32, 8)
-_ZEROS = ir.Constant(_VECTOR, None)
+from .opcodes import LANES
+
+F32, F64, I32, I64 = ir.FloatType(), ir.DoubleType(), ir.IntType(32), ir.IntType(64)
+VECTOR, EIGHT = ir.VectorType(F32, LANES), ir.VectorType(F32, 8)
+ZEROS = ir.Constant(VECTOR, None)
 
 
-def _load(builder, address, kind):
+def load(builder, address, kind):
     value = builder.load(builder.inttoptr(address, kind.as_pointer()))
     value.align = 4  # planes start anywhere
     return value
 
 
-def _store(builder, value, address):
+def store(builder, value, address):
     builder.store(value, builder.inttoptr(address, value.type.as_pointer())).align = 4
 
 
-def _broadcast(builder, value):
-    nothing = ir.Constant(_VECTOR, ir.Undefined)
-    first = builder.insert_element(nothing, value, _I32(0))
-    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(_I32, LANES), [0] * 16))
+def broadcast(builder, value):
+    nothing = ir.Constant(VECTOR, ir.Undefined)
+    first = builder.insert_element(nothing, value, I32(0))
+    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(I32, LANES), [0] * 16))
 
 
-def _multiply_add(builder, total, a, b):
+def multiply_add(builder, total, a, b):
     """With one rounding, always: left to choose, the compiler chooses anew in each place."""
     kind = ir.FunctionType(a.type, [a.type] * 3)
-    name = f"llvm.fma.v{a.type.count}f{32 if a.type.element == _F32 else 64}"
+    name = f"llvm.fma.v{a.type.count}f{32 if a.type.element == F32 else 64}"
     fused = cgutils.get_or_insert_function(builder.module, kind, name)
     return builder.call(fused, [a, b, total])
 
 
-def _plane_address(builder, x, offsets, index):
+def plane_address(builder, x, offsets, index):
     """Address of the plane that tap number `index` reads."""
-    entry = _load(builder, builder.add(offsets, builder.shl(index, _I64(2))), _I32)
-    return builder.add(x, builder.shl(builder.sext(entry, _I64), _I64(2)))
+    entry = load(builder, builder.add(offsets, builder.shl(index, I64(2))), I32)
+    return builder.add(x, builder.shl(builder.sext(entry, I64), I64(2)))
 
 
-class _Loop:
+class Loop:
     """`for i in range(count)`, carrying values from turn to turn."""
 
     def __init__(self, builder, count, carried) -> None:
@@ -58,8 +59,8 @@ class _Loop:
         self.head = head
         builder.branch(head)
         builder.position_at_end(head)
-        self.i = builder.phi(_I64)
-        self.i.add_incoming(_I64(0), before)
+        self.i = builder.phi(I64)
+        self.i.add_incoming(I64(0), before)
         self.values = [builder.phi(v.type) for v in carried]
         for phi, value in zip(self.values, carried, strict=True):
             phi.add_incoming(value, before)
@@ -68,7 +69,7 @@ class _Loop:
 
     def end(self, carried):
         builder = self.builder
-        self.i.add_incoming(builder.add(self.i, _I64(1)), builder.block)
+        self.i.add_incoming(builder.add(self.i, I64(1)), builder.block)
         for phi, value in zip(self.values, carried, strict=True):
             phi.add_incoming(value, builder.block)
         builder.branch(self.head)
@@ -76,7 +77,7 @@ class _Loop:
         return self.values
 
 
-def _make_combine(vectors: int):
+def make_combine(vectors: int):
     """out[0 : 16 * vectors] = sum over n taps of w[i] * x[offsets[i] : ...], or added to it.
 
     Even and odd taps are summed apart, so that short sums do not wait for each other. The order
@@ -87,31 +88,31 @@ def _make_combine(vectors: int):
     def combine(_context, x, offsets, w, n, out, add):
         def generate(context, builder, _signature, args):
             x, offsets, w, n, out, add = args
-            add = builder.icmp_signed("!=", add, _I64(0))
-            places = [builder.add(out, _I64(4 * LANES * j)) for j in range(vectors)]
-            before = [builder.select(add, _load(builder, at, _VECTOR), _ZEROS) for at in places]
+            add = builder.icmp_signed("!=", add, I64(0))
+            places = [builder.add(out, I64(4 * LANES * j)) for j in range(vectors)]
+            before = [builder.select(add, load(builder, at, VECTOR), ZEROS) for at in places]
 
             def tap(index, totals, chain):
-                weight = _load(builder, builder.add(w, builder.shl(index, _I64(2))), _F32)
-                weight = _broadcast(builder, weight)
-                base = _plane_address(builder, x, offsets, index)
+                weight = load(builder, builder.add(w, builder.shl(index, I64(2))), F32)
+                weight = broadcast(builder, weight)
+                base = plane_address(builder, x, offsets, index)
                 for j in range(chain * vectors, (chain + 1) * vectors):
-                    place = _I64(4 * LANES * (j - chain * vectors))
-                    pixels = _load(builder, builder.add(base, place), _VECTOR)
-                    totals[j] = _multiply_add(builder, totals[j], pixels, weight)
+                    place = I64(4 * LANES * (j - chain * vectors))
+                    pixels = load(builder, builder.add(base, place), VECTOR)
+                    totals[j] = multiply_add(builder, totals[j], pixels, weight)
 
-            loop = _Loop(builder, builder.ashr(n, _I64(1)), [*before, *[_ZEROS] * vectors])
-            totals, first = list(loop.values), builder.shl(loop.i, _I64(1))
+            loop = Loop(builder, builder.ashr(n, I64(1)), [*before, *[ZEROS] * vectors])
+            totals, first = list(loop.values), builder.shl(loop.i, I64(1))
             tap(first, totals, 0)
-            tap(builder.add(first, _I64(1)), totals, 1)
+            tap(builder.add(first, I64(1)), totals, 1)
             totals = loop.end(totals)
             even, odd = totals[:vectors], totals[vectors:]
-            loop = _Loop(builder, builder.and_(n, _I64(1)), even)
+            loop = Loop(builder, builder.and_(n, I64(1)), even)
             even = list(loop.values)
-            tap(builder.sub(n, _I64(1)), even, 0)
+            tap(builder.sub(n, I64(1)), even, 0)
             even = loop.end(even)
             for j in range(vectors):
-                _store(builder, builder.fadd(even[j], odd[j]), places[j])
+                store(builder, builder.fadd(even[j], odd[j]), places[j])
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 6), generate
@@ -119,10 +120,10 @@ def _make_combine(vectors: int):
     return combine
 
 
-combine12, combine8, combine4, combine2, combine1 = (_make_combine(v) for v in (12, 8, 4, 2, 1))
+combine12, combine8, combine4, combine2, combine1 = (make_combine(v) for v in (12, 8, 4, 2, 1))
 
 
-def _sums_of_eight(builder, vectors):
+def sums_of_eight(builder, vectors):
     """The sums of eight vectors, as one vector of eight, in as few additions as it takes."""
 
     def halves(a, b, width):
@@ -131,13 +132,13 @@ def _sums_of_eight(builder, vectors):
         for start in range(0, LANES, 2 * width):
             lower += [s + start + i for s in (0, LANES) for i in range(width)]
             upper += [s + start + width + i for s in (0, LANES) for i in range(width)]
-        masks = (ir.Constant(ir.VectorType(_I32, LANES), m) for m in (lower, upper))
+        masks = (ir.Constant(ir.VectorType(I32, LANES), m) for m in (lower, upper))
         low, high = (builder.shuffle_vector(a, b, m) for m in masks)
         return builder.fadd(low, high)
 
     for width in (2, 4, 8):
         vectors = [halves(a, b, width) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
-    kind = ir.VectorType(_I32, 8)
+    kind = ir.VectorType(I32, 8)
     even, odd = (
         builder.shuffle_vector(vectors[0], vectors[0], ir.Constant(kind, list(range(s, 16, 2))))
         for s in (0, 1)
@@ -151,19 +152,19 @@ def correlate(_context, x, offsets, groups, g, count, out):
 
     def generate(context, builder, _signature, args):
         x, offsets, groups, g, count, out = args
-        outer = _Loop(builder, groups, [])
-        first = builder.shl(outer.i, _I64(3))
-        bases = [_plane_address(builder, x, offsets, builder.add(first, _I64(t))) for t in range(8)]
-        inner = _Loop(builder, count, [_ZEROS] * 8)
-        step = builder.shl(inner.i, _I64(6))
-        gradient = _load(builder, builder.add(g, step), _VECTOR)
+        outer = Loop(builder, groups, [])
+        first = builder.shl(outer.i, I64(3))
+        bases = [plane_address(builder, x, offsets, builder.add(first, I64(t))) for t in range(8)]
+        inner = Loop(builder, count, [ZEROS] * 8)
+        step = builder.shl(inner.i, I64(6))
+        gradient = load(builder, builder.add(g, step), VECTOR)
         totals = [
-            _multiply_add(builder, t, _load(builder, builder.add(base, step), _VECTOR), gradient)
+            multiply_add(builder, t, load(builder, builder.add(base, step), VECTOR), gradient)
             for t, base in zip(inner.values, bases, strict=True)
         ]
-        sums = _sums_of_eight(builder, inner.end(totals))
-        target = builder.add(out, builder.shl(first, _I64(2)))
-        _store(builder, builder.fadd(_load(builder, target, _EIGHT), sums), target)
+        sums = sums_of_eight(builder, inner.end(totals))
+        target = builder.add(out, builder.shl(first, I64(2)))
+        store(builder, builder.fadd(load(builder, target, EIGHT), sums), target)
         outer.end([])
         return context.get_dummy_value()
 
@@ -176,31 +177,29 @@ def add_up(_context, x, y, count):
 
     def generate(context, builder, signature, args):
         x, y, count = args
-        double = ir.VectorType(_F64, LANES)
-        loop = _Loop(builder, count, [ir.Constant(double, None)] * 2)
-        step = builder.shl(loop.i, _I64(6))
-        a, b = (
-            builder.fpext(_load(builder, builder.add(v, step), _VECTOR), double) for v in (x, y)
-        )
+        double = ir.VectorType(F64, LANES)
+        loop = Loop(builder, count, [ir.Constant(double, None)] * 2)
+        step = builder.shl(loop.i, I64(6))
+        a, b = (builder.fpext(load(builder, builder.add(v, step), VECTOR), double) for v in (x, y))
         total, product = loop.values
-        sums = [builder.fadd(total, a), _multiply_add(builder, product, a, b)]
-        sums = [_fold(builder, v) for v in loop.end(sums)]
+        sums = [builder.fadd(total, a), multiply_add(builder, product, a, b)]
+        sums = [fold(builder, v) for v in loop.end(sums)]
         return context.make_tuple(builder, signature.return_type, sums)
 
     return types.UniTuple(types.float64, 2)(*[types.int64] * 3), generate
 
 
-def _fold(builder, vector):
+def fold(builder, vector):
     """The sum of a vector, always in the same order."""
     while vector.type.count > 1:
         half = vector.type.count // 2
-        kind = ir.VectorType(_I32, half)
+        kind = ir.VectorType(I32, half)
         low, high = (
             builder.shuffle_vector(vector, vector, ir.Constant(kind, list(range(s, s + half))))
             for s in (0, half)
         )
         vector = builder.fadd(low, high)
-    return builder.extract_element(vector, _I32(0))
+    return builder.extract_element(vector, I32(0))
 
 
 @intrinsic
@@ -208,8 +207,8 @@ def take_one(_context, address):
     """Add one to a number shared by the threads; its value before."""
 
     def generate(_context, builder, _signature, args):
-        pointer = builder.inttoptr(args[0], _I64.as_pointer())
-        return builder.atomic_rmw("add", pointer, _I64(1), "seq_cst")
+        pointer = builder.inttoptr(args[0], I64.as_pointer())
+        return builder.atomic_rmw("add", pointer, I64(1), "seq_cst")
 
     return types.int64(types.int64), generate
 
@@ -219,7 +218,7 @@ def read_shared(_context, address):
     """The present value of a number shared by the threads."""
 
     def generate(_context, builder, _signature, args):
-        pointer = builder.inttoptr(args[0], _I64.as_pointer())
+        pointer = builder.inttoptr(args[0], I64.as_pointer())
         return builder.load_atomic(pointer, "seq_cst", 8)
 
     return types.int64(types.int64), generate
@@ -231,7 +230,7 @@ def give_way(_context):
 
     def generate(context, builder, _signature, _args):
         if sys.platform != "win32":
-            kind = ir.FunctionType(_I32, [])
+            kind = ir.FunctionType(I32, [])
             builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
         return context.get_dummy_value()
 

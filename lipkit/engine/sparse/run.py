@@ -1,6 +1,6 @@
 """The whole step as a list of small tasks, worked off by one compiled function.
 
-A *program* (see `program.py`) says which tasks there are; this file says what each of them does.
+A *program* (see `lower.py`) says which tasks there are; this file says what each of them does.
 Threads take the tasks of a stage one after the other, and start the next when all are done. What a
 task computes does not depend on who takes it, so results do not depend on the threads' timing; nor
 does anybody wait for a thread that has not come yet.
@@ -12,12 +12,12 @@ import numpy as np
 from numba import njit, prange
 from numba.core.registry import cpu_target
 
-from . import _planes as planes
-from ._channels import backward, forward
-from ._codes import BACKWARD, COMBINE, CORRELATE, FORWARD, GATHER, LANES
-from ._planes import FAST
-from ._team import compiled, stamp
-from ._vector import (  # fmt: skip
+from . import channels, opcodes, pictures, planes, vector
+from .channels import backward, forward
+from .opcodes import BACKWARD, COMBINE, CORRELATE, FORWARD, GATHER, LANES
+from .planes import FAST
+from .team import compiled, stamp
+from .vector import (
     combine1,
     combine2,
     combine4,
@@ -38,68 +38,67 @@ SPINS = 2000  # before a waiting thread gives way
 @njit(**FAST)
 def gather(conv, memory, values, index):
     """The weights of all taps, in every order they are read in, from the kept values."""
-    start, n, taps, slot = conv[0], conv[1], conv[2], conv[6]
-    w = memory[conv[3] : conv[3] + taps]
-    if slot < 0:
-        planes.copy(values[start : start + n], w)
+    kept = values[conv.values : conv.values + conv.kept]
+    w = memory[conv.weights : conv.weights + conv.taps]
+    if conv.slots < 0:
+        planes.copy(kept, w)
     else:
         planes.clear(w)
         for phase in range(4):
-            for i in range(n):
-                w[index[slot + phase * n + i]] += values[start + i]
-    for column in (4, 18):
-        ordered, order = memory[conv[column] : conv[column] + taps], conv[column + 1]
-        for i in range(taps):
-            ordered[i] = w[index[order + i]]
+            for i in range(conv.kept):
+                w[index[conv.slots + phase * conv.kept + i]] += kept[i]
+    put_in_order(w, index[conv.ahead_order :], memory[conv.ahead : conv.ahead + conv.taps])
+    put_in_order(w, index[conv.back_order :], memory[conv.back : conv.back + conv.taps])
+
+
+@njit(**FAST)
+def put_in_order(w, order, out):
+    """out[i] = w[order[i]]."""
+    for i in range(out.size):
+        out[i] = w[order[i]]
 
 
 @njit(**FAST)
 def scatter(conv, memory, grad, index):
     """Gradients of the kept values from those of all taps."""
-    start, n, place, rows, padded = conv[0], conv[1], conv[7], conv[16], conv[10]
-    out, w_grad = grad[start : start + n], memory[conv[8] :]
-    if place < 0:
-        for p in range(conv[17]):
-            first, last = np.int64(index[rows + p]), np.int64(index[rows + p + 1])
-            planes.copy(w_grad[np.int64(index[padded + p]) :], out[first:last])
+    out = grad[conv.values : conv.values + conv.kept]
+    of_taps = memory[conv.grad :]
+    if conv.grad_slots < 0:
+        for p in range(conv.planes):
+            first = np.int64(index[conv.rows + p])
+            last = np.int64(index[conv.rows + p + 1])
+            planes.copy(of_taps[np.int64(index[conv.rows8 + p]) :], out[first:last])
         return
     planes.clear(out)
     for phase in range(4):
-        for i in range(n):
-            out[i] += w_grad[index[place + phase * n + i]]
+        for i in range(conv.kept):
+            out[i] += of_taps[index[conv.grad_slots + phase * conv.kept + i]]
 
 
 @njit(**FAST)
-def combine(task, matrix, memory, index):
+def combine(task, product, memory, index):
     """Some pixels of some planes: each is a weighted sum of shifted input planes.
 
     Block by block of input planes, few enough that what is read of them stays in the cache.
     """
-    start, vectors = task[2], task[3]
-    x, rows, taps, weights, out, stride = (
-        matrix[0],
-        matrix[1],
-        matrix[2],
-        matrix[3],
-        matrix[4],
-        matrix[5],
-    )
-    m, ints = memory.ctypes.data, index.ctypes.data
-    source = m + 4 * (x + start)
-    for block in range(matrix[6]):
-        for p in range(task[4], task[5]):
-            row = rows + block * matrix[7] + p
+    numbers = memory.ctypes.data
+    places = index.ctypes.data
+    source = numbers + 4 * (product.source + task.start)
+    for block in range(product.blocks):
+        for p in range(task.first, task.last):
+            row = product.rows + block * product.planes + p
             first = np.int64(index[row])
             count = np.int64(index[row + 1]) - first
-            offsets, w = ints + 4 * (taps + first), m + 4 * (weights + first)
-            target = m + 4 * (out + p * stride + start)
-            if vectors == 12:
+            offsets = places + 4 * (product.offsets + first)
+            w = numbers + 4 * (product.weights + first)
+            target = numbers + 4 * (product.out + p * product.stride + task.start)
+            if task.vectors == 12:
                 combine12(source, offsets, w, count, target, block)
-            elif vectors == 8:
+            elif task.vectors == 8:
                 combine8(source, offsets, w, count, target, block)
-            elif vectors == 4:
+            elif task.vectors == 4:
                 combine4(source, offsets, w, count, target, block)
-            elif vectors == 2:
+            elif task.vectors == 2:
                 combine2(source, offsets, w, count, target, block)
             else:
                 combine1(source, offsets, w, count, target, block)
@@ -108,24 +107,25 @@ def combine(task, matrix, memory, index):
 @njit(**FAST)
 def correlate_planes(task, conv, memory, index):
     """The gradients of the taps of some output planes; of input planes too, block by block."""
-    x, rows, taps, w_grad, outs = conv[9], conv[10], conv[11], conv[8], conv[17]
-    g, stride, vectors, at_once = conv[12], conv[13], conv[14], conv[15]
-    cuts, blocks = conv[20], conv[21]
-    m, ints = memory.ctypes.data, index.ctypes.data
-    planes.clear(memory[w_grad + index[rows + task[2]] : w_grad + index[rows + task[3]]])
+    numbers = memory.ctypes.data
+    places = index.ctypes.data
+    first_tap = index[conv.rows8 + task.first]
+    last_tap = index[conv.rows8 + task.last]
+    planes.clear(memory[conv.grad + first_tap : conv.grad + last_tap])
     start = np.int64(0)
-    while start < vectors:
-        count = min(at_once, vectors - start)
-        for block in range(blocks):
-            for p in range(task[2], task[3]):
-                cut = cuts + block * outs + p
+    while start < conv.vectors:
+        count = min(conv.at_once, conv.vectors - start)
+        source = numbers + 4 * (conv.u + LANES * start)
+        for block in range(conv.blocks):
+            for p in range(task.first, task.last):
+                cut = conv.cuts + block * conv.planes + p
                 first = np.int64(index[cut])
-                groups = (np.int64(index[cut + outs]) - first) >> 3
+                groups = (np.int64(index[cut + conv.planes]) - first) >> 3
                 if groups > 0:
-                    correlate(
-                        m + 4 * (x + LANES * start), ints + 4 * (taps + first), groups,
-                        m + 4 * (g + p * stride + LANES * start), count, m + 4 * (w_grad + first),
-                    )  # fmt: skip
+                    offsets = places + 4 * (conv.offsets8 + first)
+                    given = numbers + 4 * (conv.gz + p * conv.gz_stride + LANES * start)
+                    out = numbers + 4 * (conv.grad + first)
+                    correlate(source, offsets, groups, given, count, out)
         start += count
 
 
@@ -135,13 +135,14 @@ def correlate_planes(task, conv, memory, index):
 @njit(**FAST)
 def execute(task, tables, data, scratch):
     """One task of a program."""
-    convs, matrices, chains, ops = tables
+    convs, products, chains, ops = tables
     memory, index, values, grad, vectors, vectors_grad, stats, picture = data
-    kind, which = task[0], task[1]
+    kind = task.kind
+    which = task.which
     if kind == GATHER:
         gather(convs[which], memory, values, index)
     elif kind == COMBINE:
-        combine(task, matrices[which], memory, index)
+        combine(task, products[which], memory, index)
     elif kind == FORWARD:
         forward(task, chains[which], ops, memory, scratch, vectors, stats, picture)
     elif kind == BACKWARD:
@@ -169,7 +170,8 @@ def _make(stamp: str):
     def alone(tasks, stages, shared, tables, data, scratch):
         stamp  # noqa: B018
         for stage in range(stages.size - 1):
-            first, last = stages[stage], stages[stage + 1]
+            first = stages[stage]
+            last = stages[stage + 1]
             taken = shared.ctypes.data + 16 * stage
             done = taken + 8
             while True:
@@ -192,8 +194,7 @@ def _make(stamp: str):
     return alone, together
 
 
-_alone, _together = _make(
-    stamp("kernels.py", "_channels.py", "_codes.py", "_pictures.py", "_planes.py", "_vector.py")
-)
+_COMPILED_IN = (channels, opcodes, pictures, planes, vector)
+_alone, _together = _make(stamp(__file__, *(module.__file__ for module in _COMPILED_IN)))
 run_alone = compiled(_alone, FAST)
 run_together = compiled(_together, {"parallel": True, "nogil": True, "error_model": "numpy"})

@@ -9,10 +9,11 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 
-from ._vector import _I32, _VECTOR, LANES, _multiply_add
+from ..engine.sparse.opcodes import LANES
+from ..engine.sparse.vector import I32, VECTOR, multiply_add
 
 SIDE = 4  # vectors computed at a time
-_WHOLE = ir.VectorType(_I32, LANES)
+WHOLE = ir.VectorType(I32, LANES)
 _LOG = (
     7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
     -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
@@ -22,7 +23,7 @@ _EXP = (
 )  # fmt: skip
 
 
-class _Lanes:
+class Lanes:
     """`SIDE` times sixteen numbers, with the arithmetic of one.
 
     Side by side, because each operation has to wait for the one before.
@@ -31,46 +32,46 @@ class _Lanes:
     def __init__(self, builder, vectors) -> None:
         self.builder, self.vectors = builder, list(vectors)
 
-    def like(self, number) -> _Lanes:
-        if isinstance(number, _Lanes):
+    def like(self, number) -> Lanes:
+        if isinstance(number, Lanes):
             return number
-        constant = ir.Constant(_VECTOR, [float(np.float32(number))] * LANES)
-        return _Lanes(self.builder, [constant] * SIDE)
+        constant = ir.Constant(VECTOR, [float(np.float32(number))] * LANES)
+        return Lanes(self.builder, [constant] * SIDE)
 
-    def each(self, operate, *others) -> _Lanes:
+    def each(self, operate, *others) -> Lanes:
         """The same operation on every vector, with those of the others."""
         columns = (self.like(other).vectors for other in others)
-        return _Lanes(self.builder, map(operate, self.vectors, *columns))
+        return Lanes(self.builder, map(operate, self.vectors, *columns))
 
-    def __add__(self, other) -> _Lanes:
+    def __add__(self, other) -> Lanes:
         return self.each(self.builder.fadd, other)
 
-    def __sub__(self, other) -> _Lanes:
+    def __sub__(self, other) -> Lanes:
         return self.each(self.builder.fsub, other)
 
-    def __mul__(self, other) -> _Lanes:
+    def __mul__(self, other) -> Lanes:
         return self.each(self.builder.fmul, other)
 
-    def __truediv__(self, other) -> _Lanes:
+    def __truediv__(self, other) -> Lanes:
         return self.each(self.builder.fdiv, other)
 
-    def __rsub__(self, number: float) -> _Lanes:
+    def __rsub__(self, number: float) -> Lanes:
         return self.like(number) - self
 
-    def __rtruediv__(self, number: float) -> _Lanes:
+    def __rtruediv__(self, number: float) -> Lanes:
         return self.like(number) / self
 
-    def times_plus(self, factor, summand) -> _Lanes:
+    def times_plus(self, factor, summand) -> Lanes:
         """self * factor + summand, rounded once."""
-        return self.each(lambda a, b, c: _multiply_add(self.builder, c, a, b), factor, summand)
+        return self.each(lambda a, b, c: multiply_add(self.builder, c, a, b), factor, summand)
 
-    def between(self, low: float, high: float) -> _Lanes:
+    def between(self, low: float, high: float) -> Lanes:
         return self._instead_of("<", low, low)._instead_of(">", high, high)
 
-    def or_zero_below(self, least: float) -> _Lanes:
+    def or_zero_below(self, least: float) -> Lanes:
         return self._instead_of("<", least, 0)
 
-    def _instead_of(self, sign: str, bound: float, other: float) -> _Lanes:
+    def _instead_of(self, sign: str, bound: float, other: float) -> Lanes:
         """Another number in place of those on that side of a bound."""
 
         def choose(value, bound, other):
@@ -79,13 +80,13 @@ class _Lanes:
 
         return self.each(choose, bound, other)
 
-    def polynomial(self, coefficients) -> _Lanes:
+    def polynomial(self, coefficients) -> Lanes:
         total = self.like(coefficients[0])
         for c in coefficients[1:]:
             total = total.times_plus(self, c)
         return total
 
-    def exp(self) -> _Lanes:
+    def exp(self) -> Lanes:
         """For numbers from -87 to 87."""
         builder = self.builder
         # adding and taking away 1.5 * 2^23 rounds to a whole number
@@ -94,24 +95,24 @@ class _Lanes:
         rest = power.times_plus(2.12194440e-4, rest)
 
         def two_to(value):
-            exponent = builder.add(builder.fptosi(value, _WHOLE), _whole(127))
-            return builder.bitcast(builder.shl(exponent, _whole(23)), _VECTOR)
+            exponent = builder.add(builder.fptosi(value, WHOLE), whole(127))
+            return builder.bitcast(builder.shl(exponent, whole(23)), VECTOR)
 
         return rest.polynomial(_EXP) * power.each(two_to)
 
-    def log(self) -> _Lanes:
+    def log(self) -> Lanes:
         """For positive normal numbers."""
         builder = self.builder
 
         def shifted(value):
-            return builder.sub(builder.bitcast(value, _WHOLE), _whole(0x3F3504F3))
+            return builder.sub(builder.bitcast(value, WHOLE), whole(0x3F3504F3))
 
         def exponent(value):
-            return builder.sitofp(builder.ashr(shifted(value), _whole(23)), _VECTOR)
+            return builder.sitofp(builder.ashr(shifted(value), whole(23)), VECTOR)
 
         def mantissa(value):
-            bits = builder.and_(shifted(value), _whole(0x7FFFFF))
-            return builder.bitcast(builder.add(bits, _whole(0x3F3504F3)), _VECTOR)
+            bits = builder.and_(shifted(value), whole(0x7FFFFF))
+            return builder.bitcast(builder.add(bits, whole(0x3F3504F3)), VECTOR)
 
         # the mantissa from sqrt(1/2) to sqrt(2): what is above it goes to the exponent
         power, x = self.each(exponent), self.each(mantissa) - 1
@@ -121,17 +122,17 @@ class _Lanes:
         rest = square.times_plus(-0.5, rest)
         return power.times_plus(0.693359375, x + rest)
 
-    def root(self) -> _Lanes:
-        kind = ir.FunctionType(_VECTOR, [_VECTOR])
+    def root(self) -> Lanes:
+        kind = ir.FunctionType(VECTOR, [VECTOR])
         root = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.sqrt.v16f32")
         return self.each(lambda value: self.builder.call(root, [value]))
 
 
-def _whole(number: int) -> ir.Constant:
-    return ir.Constant(_WHOLE, [number] * LANES)
+def whole(number: int) -> ir.Constant:
+    return ir.Constant(WHOLE, [number] * LANES)
 
 
-def _spread(builder, number):
+def spread(builder, number):
     """A whole number in all lanes."""
-    vector = builder.insert_element(_whole(0), builder.trunc(number, _I32), _I32(0))
-    return builder.shuffle_vector(vector, vector, _whole(0))
+    vector = builder.insert_element(whole(0), builder.trunc(number, I32), I32(0))
+    return builder.shuffle_vector(vector, vector, whole(0))
