@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -63,3 +65,17 @@ def device_name(device: str | None = None) -> str:
     """
     device = device or default_device()
     return torch.cuda.get_device_name(device) if "cuda" in device else device
+
+
+def processor_name() -> str:
+    """Name the processor of this machine, for records; "" if it does not tell.
+
+    >>> isinstance(processor_name(), str)
+    True
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())

@@ -12,6 +12,7 @@ import importlib
 
 _MODULES = (
     "claims", "classifier", "experiment", "grid", "papers", "paths", "records", "sweep", "tables",
+    "verify",
 )  # fmt: skip
 _MEMBERS = {
     "Experiment": "experiment",

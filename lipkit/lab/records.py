@@ -1,13 +1,15 @@
 """Records of finished experiments: JSON lines in the book's folder `book/records`.
 
 One line holds one experiment with its hash, its numbers, its curve and what it was made with. A
-record made by an older version of a method is *stale*: it is listed, and never used.
+record made by an older version of a method is *stale*, one of sources that no commit holds is
+*unclean*: both are listed, and decide nothing.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -37,6 +39,7 @@ WHEN_DONE = {
     "reason": str, "numbers": dict, "curve": dict, "layers": dict, "rounds": list,
     "search_seconds": (int, float), "fit_seconds": (int, float),
 }  # fmt: skip
+NEWER = {"processor": str, "threads": int}  # which the first 806 records lack
 THUMBNAIL = 96  # pixels of the longer side
 _FREE = ("public domain", "CC0", "no known copyright restrictions")
 
@@ -49,7 +52,7 @@ class Records:
     >>> tiny = Experiment("astronaut", 16, options={"levels": 2, "down": 4}, steps=2)
     >>> records = Records(tempfile.mkdtemp())
     >>> records.add(run(tiny), "tiny")
-    >>> records.get(tiny)["status"], records.get(Experiment("astronaut", 16))
+    >>> records.all[0]["status"], records.get(Experiment("astronaut", 16))
     ('done', None)
     """
 
@@ -62,10 +65,18 @@ class Records:
         for file in sorted(self.path.glob("*.jsonl")):
             self._take(read(file))
 
-    def get(self, experiment: Settings) -> Record | None:
-        """Return the newest finished record of an experiment by today's versions; else None."""
-        found = [r for r in self._of[experiment.digest] if state(r) == "done"]
+    def get(self, experiment: Settings, unclean: bool = False) -> Record | None:
+        """Return the newest finished record of an experiment by today's versions; else None.
+
+        One of changed sources counts only where `unclean` ones are asked for.
+        """
+        wanted = ("done", "unclean") if unclean else ("done",)
+        found = [r for r in self._of[experiment.digest] if state(r) in wanted]
         return max(found, key=lambda r: r["made"], default=None)
+
+    def counts(self, record: Record) -> bool:
+        """Tell whether this is the record that `get` returns for its experiment."""
+        return self.get(Settings(**record["experiment"])) is record
 
     def add(self, record: Record, name: str) -> None:
         """Append one record to the file of that name, whole or not at all."""
@@ -128,6 +139,7 @@ def check(record: Record) -> None:
     if not isinstance(record, dict) or record.get("status") not in ("done", "failed"):
         raise InputError("a record is an object with a status, done or failed")
     needed = ALWAYS | (WHEN_DONE if record["status"] == "done" else {"reason": str})
+    needed |= {name: kind for name, kind in NEWER.items() if name in record}
     for name, kind in needed.items():
         if not isinstance(record.get(name), kind):
             raise InputError(f"its {name!r} is missing or of another kind")
@@ -152,20 +164,27 @@ def seal(record: Record) -> str:
 
 
 def state(record: Record) -> str:
-    """Say what a record is: "done", "failed", or "stale", of another version of the method.
+    """Say what a record is: "done", "failed", "stale" or "unclean".
+
+    Stale is one of another version of the method; unclean, one of sources that no commit holds.
+    Only a record that names its processor can be unclean: of the 806 older ones 245 are of
+    changed sources, and verdicts rest on them until they are made again.
 
     >>> state({"status": "done", "experiment": {"image": "a", "size": 8}, "versions": {"fit": 0}})
     'stale'
     """
-    current = Settings(**record["experiment"]).versions()
-    return record["status"] if record["versions"] == current else "stale"
+    if record["versions"] != Settings(**record["experiment"]).versions():
+        return "stale"
+    unclean = "processor" in record and not is_clean(record["commit"])
+    return "unclean" if unclean and record["status"] == "done" else record["status"]
 
 
 def flat(record: Record) -> dict[str, Any]:
     """Make one row for a table: state, fields of the experiment, numbers."""
     fields = {k: json.dumps(v) if isinstance(v, (dict, list)) else v
               for k, v in record["experiment"].items()}  # fmt: skip
-    own = {name: record.get(name) for name in ("hash", "device", "torch", "seconds", "commit")}
+    about = ("hash", "device", "processor", "threads", "torch", "seconds", "commit")
+    own = {name: record.get(name) for name in about}
     return {"state": state(record)} | fields | record.get("numbers", {}) | own
 
 
@@ -178,11 +197,11 @@ def where(records: Iterable[Record], conditions: dict[str, Any]) -> Iterator[Rec
 
 
 def _finished(record: Record) -> Record:
-    """With what is known only here: when, of which state of the sources, and a small picture."""
-    record = dict(record)
+    """With what is known only here: when it was made, and a small picture."""
+    record = {"commit": commit()} | record
     picture = record.pop("picture", None)
     made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    record |= {"lipkit": __version__, "commit": commit(), "made": made}
+    record |= {"lipkit": __version__, "made": made}
     if picture is not None and _may_be_shown(record["experiment"]["image"]):
         with contextlib.suppress(ModuleNotFoundError):  # numbers do not wait for Pillow
             record["thumbnail"] = thumbnail(picture)
@@ -212,6 +231,16 @@ def thumbnail(picture) -> str:
     return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
 
 
+def is_clean(commit: str) -> bool:
+    """Tell whether a commit holds the sources, so that anyone can have them.
+
+    >>> is_clean("838a76a472bc"), is_clean("838a76a472bc+changed"), is_clean("sources-0a1b2c3d4e5f")
+    (True, False, False)
+    """
+    return not (commit.endswith("+changed") or commit.startswith("sources-"))
+
+
+@functools.cache  # what is changed after the start is not what runs
 def commit() -> str:
     """Name the state of the sources: git's commit, marked if they were changed; else a digest."""
     here = Path(__file__).parents[1]  # all of lipkit
@@ -221,7 +250,8 @@ def commit() -> str:
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:
-        if found := ask("rev-parse", "--short=12", "HEAD"):
+        ours = ask("ls-files", "--", "_version.py")  # not where we are installed in another's clone
+        if ours and (found := ask("rev-parse", "--short=12", "HEAD")):
             return found + ("+changed" if ask("status", "--porcelain", "--", ".") else "")
     except OSError:  # no git on this machine
         pass

@@ -12,9 +12,10 @@ import torch
 
 from ..errors import Error
 from ..masks import LayerCollapseWarning, Mask
-from ..workers import default_device, device_name
+from ..workers import default_device, device_name, processor_name
 from .experiment import Experiment
 from .kinds import kind_of
+from .records import commit
 from .results import shortened
 
 
@@ -33,6 +34,7 @@ def run(
     ('done', ['density', 'kept', 'last'], [1, 2, 3, 4])
     """
     began = time.perf_counter()
+    commit()  # of the sources as they are now, before an edit of them
     device = device or default_device()
     try:
         experiment.check()
@@ -62,6 +64,9 @@ def _about(experiment: Experiment, device: str, seconds: float) -> dict[str, Any
         "experiment": experiment.given(),
         "versions": experiment.versions(),
         "device": device_name(device),
+        "processor": processor_name(),
+        "threads": torch.get_num_threads(),
+        "commit": commit(),
         "torch": str(torch.__version__),
         "seconds": round(seconds, 2),
     }

@@ -20,7 +20,7 @@ from ..workers import device_name
 from . import running
 from .experiment import Experiment
 from .grid import Grid, Point
-from .records import Record, Records, state
+from .records import Record, Records, commit, is_clean, state
 from .tables import Table
 
 Result = tuple[Point, Record]
@@ -77,6 +77,8 @@ def run(
     points, recorded = todo(grid, records, retry_failed)
     progress = _Progress(points, recorded, _costs_here(records), budget, began, say)
     if points:
+        if not is_clean(commit()):
+            say(_unclean(commit()))
         runner, progress.slots = _runner(serial, scheduler, workers, masks.resolve())
         progress.follow(runner(progress.affordable()), lambda r: records.add(r, grid.name))
     return progress.summary()
@@ -87,9 +89,23 @@ def _masks_beside(records: Path) -> Path:
     return root / "_build" / "masks" if (root / "_config.yml").is_file() else records / "masks"
 
 
+def _unclean(commit: str) -> str:
+    """Say that records made of such sources will not count."""
+    base = commit.removesuffix("+changed")
+    if base == commit:
+        where, hint = "are in no git repository", "run this in a clone"
+    else:
+        where, hint = f"differ from commit {base}", "commit first"
+    return f"the sources of lipkit {where}: these records will decide nothing; {hint}"
+
+
 def todo(grid: Grid, records: Records, retry_failed: bool = False) -> tuple[list[Point], int]:
     """List what is left to run, and count the experiments that are recorded."""
-    settled = ("done",) if retry_failed else ("done", "failed")
+    settled = ["done"]
+    if not retry_failed:
+        settled.append("failed")
+    if not is_clean(commit()):  # running it again would make no better one
+        settled.append("unclean")
     known = {r["hash"] for r in records.all if state(r) in settled}
     once: dict[str, Point] = {}
     for point in grid.points:

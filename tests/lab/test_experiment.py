@@ -14,6 +14,7 @@ from lipkit.lab import Experiment, Records, classifier, kinds, results, run, unt
 from lipkit.lab import experiment as experiments
 from lipkit.lab import records as records_module
 from lipkit.lab.kinds import restore
+from lipkit.workers import processor_name
 
 SMALL = dict(image="astronaut", size=24, options={"levels": 2, "down": 8, "up": 8}, steps=12)
 
@@ -269,6 +270,7 @@ def test_records_are_kept_and_found_again(done):
     found = again.get(small(steps=2))
     assert found["numbers"] == done.all[0]["numbers"] and again.get(small()) is None
     assert found["commit"] and found["made"].endswith("Z") and found["lipkit"] == lk.__version__
+    assert found["processor"] == processor_name() and found["threads"] == torch.get_num_threads()
     row = records_module.flat(found)
     assert row["state"] == "done" and row["stopped"] == found["numbers"]["stopped"]
     assert len(list(records_module.where(again.all, {"image": "astronaut", "seed": 0}))) == 1
@@ -294,11 +296,22 @@ def test_a_record_must_be_that_of_its_experiment(done):
         ({"numbers": None}, "its 'numbers' is missing"),
         ({"numbers": record["numbers"] | {"last": 40.0}}, "its seal is broken"),
         ({"seal": None}, "its 'seal' is missing"),
+        ({"threads": "2"}, "its 'threads' is missing or of another kind"),
         ({"status": "fine"}, "a status, done or failed"),
     ):
         path.write_text(json.dumps(record | change) + "\n")
         with pytest.raises(lk.FileError, match=sentence):
             Records(done.path)
+
+
+def test_records_of_before_processors_were_named_are_read_and_decide(done):
+    path = done.path / "some.jsonl"
+    record = json.loads(path.read_text())
+    for name in records_module.NEWER:
+        del record[name]
+    record["commit"] = "838a76a472bc+changed"
+    path.write_text(json.dumps(record | {"seal": records_module.seal(record)}) + "\n")
+    assert Records(done.path).get(small(steps=2))["numbers"] == record["numbers"]
 
 
 def test_an_older_version_of_a_method_makes_its_records_stale(done, monkeypatch):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 from distributed import LocalCluster
@@ -15,7 +17,7 @@ import lipkit as lk
 from lipkit.cli import main
 from lipkit.lab import cluster, records, running, sweep
 from lipkit.lab.grid import Grid, names
-from lipkit.lab.records import Records
+from lipkit.lab.records import Records, commit
 
 COMMON = dict(image="astronaut", size=24, options={"levels": 2, "down": 8, "up": 8}, steps=6)
 ARMS = {
@@ -91,6 +93,58 @@ def test_stale_records_are_made_again(tmp_path, monkeypatch):
     quiet(grid(), tmp_path)
     monkeypatch.setitem(lk.lab.experiment.VERSIONS, "snip", 2)
     assert quiet(grid(), tmp_path)[:3] == (2, 2, 2)  # the failures were those of the older snip
+
+
+@pytest.mark.parametrize(
+    ("commit", "sentence"),
+    [
+        (
+            "838a76a472bc+changed",
+            "differ from commit 838a76a472bc: .* decide nothing; commit first",
+        ),
+        (
+            "sources-0a1b2c3d4e5f",
+            "are in no git repository: .* decide nothing; run this in a clone",
+        ),
+    ],
+)
+def test_a_sweep_of_changed_sources_says_so_and_decides_nothing(
+    tmp_path, monkeypatch, commit, sentence
+):
+    for module in (records, running, sweep):
+        monkeypatch.setattr(module, "commit", lambda: commit)
+    said = []
+    quiet(grid(), tmp_path, say=said.append)
+    assert len(re.findall(sentence, "\n".join(said))) == 1 and re.search(sentence, said[0])
+    kept = Records(tmp_path / "records")
+    assert Counter(map(records.state, kept.all)) == {"unclean": 4, "failed": 2}
+    dense = grid().points[0].experiment
+    assert kept.get(dense) is None and kept.get(dense, unclean=True)["commit"] == commit
+    assert quiet(grid(), tmp_path, say=said.append)[:2] == (6, 0)  # again, it would be no better
+    for module in (records, running, sweep):
+        monkeypatch.setattr(module, "commit", lambda: "838a76a472bc")
+    assert quiet(grid(), tmp_path)[:3] == (2, 4, 0)
+    assert Records(tmp_path / "records").get(dense)["commit"] == "838a76a472bc"
+
+
+def test_a_commit_is_named_with_what_differs_from_it(tmp_path, monkeypatch):
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        command = ["git", "-C", str(tmp_path), *who, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    named = commit.__wrapped__  # not what this process has found before
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "_version.py").write_text("1")
+    monkeypatch.setattr(records, "__file__", str(tmp_path / "lab" / "records.py"))
+    git("init")
+    git("commit", "--allow-empty", "-m", "of another project")
+    assert named().startswith("sources-")  # installed in a clone that does not hold it
+    git("add", ".")
+    git("commit", "-m", "of ours")
+    assert git("rev-parse", "HEAD").startswith(named()) and len(named()) == 12
+    (tmp_path / "_version.py").write_text("2")
+    assert git("rev-parse", "HEAD")[:12] + "+changed" == named()
 
 
 def test_a_budget_starts_only_what_fits(tmp_path):
@@ -175,7 +229,9 @@ def test_an_interrupted_sweep_keeps_what_is_finished(file, tmp_path, how):
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
         start_new_session=True,
     ) as process:  # fmt: skip
-        shown = [process.stdout.readline() for _ in range(4)]
+        shown = [process.stdout.readline()]
+        while "  2/20" not in shown[-1]:
+            shown.append(process.stdout.readline())
         os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: every process of the group
         rest, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in errors
