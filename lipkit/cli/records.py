@@ -57,6 +57,11 @@ def command(
         if path:
             raise InputError("--verify has no table to write: leave out --csv, or use --json")
         drawn, left_out = verify.draw(kept, found, count, seed, seconds(limit))
+        if not drawn:
+            raise InputError(
+                f"none of these {len(found)} records is done and takes at most {limit}: "
+                "give a longer --limit, or another --where"
+            )
         return _verify(kept, drawn, left_out, limit, as_json)
     if as_json:
         click.echo(json.dumps(found))

@@ -109,6 +109,8 @@ def test_an_interrupt_shows_what_was_done_and_a_failure_is_none(folder, capsys, 
     assert "failed: ValueError: no memory" in out
 
 
-def test_a_table_is_not_written_as_well(folder, capsys):
+def test_bad_input_is_one_sentence(folder, capsys):
     code, _, err = run(capsys, folder, "--verify", "1", "--csv", "a.csv")
     assert code == 2 and "leave out --csv" in err
+    code, out, err = run(capsys, folder, "--verify", "1", "--limit", "0")
+    assert (code, out) == (2, "") and "none of these 6 records is done and takes at most 0" in err
