@@ -70,6 +70,8 @@ def device_name(device: str | None = None) -> str:
 def processor_name() -> str:
     """Name the processor of this machine, for records; "" if it does not tell.
 
+    The instructions that torch uses of it belong to the name, as they decide how sums are rounded.
+
     >>> isinstance(processor_name(), str)
     True
     """
@@ -78,4 +80,5 @@ def processor_name() -> str:
     except OSError:  # not Linux
         lines = []
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
+    name = next(names, platform.processor())
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})" if name else ""
