@@ -17,8 +17,8 @@ from typing import Any
 
 from ..errors import FileError
 from ..formats import atomic
+from ..workers import device_name
 from . import notebooks
-from .chapter import device_name
 from .notebooks import ChapterFile
 from .parameters import checked
 
