@@ -241,7 +241,7 @@ def test_without_nilearn_there_is_the_phantom(monkeypatch):
 
 
 def test_the_measured_brain_is_a_registered_file_without_a_target(monkeypatch, tmp_path, scan):
-    assert "mri/brain_8ch_ksp.npy" in registry._registry()
+    assert "mri/brain_8ch_ksp.npy" in registry.entries()
     disc = sampling_mask((64, 64), 4, "poisson", calibration=24)
     np.save(tmp_path / "k.npy", (scan.kspace * disc).numpy())
     monkeypatch.setattr(registry, "find", lambda name: tmp_path / "k.npy")
