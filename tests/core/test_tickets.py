@@ -19,8 +19,7 @@ from safetensors.numpy import save as safetensors_bytes
 
 import lipkit as lk
 from lipkit.formats import maskfile
-from lipkit.tickets import image_hash
-from lipkit.tickets import initial
+from lipkit.tickets import image_hash, initial
 
 PRIOR = lk.testing.tiny_prior(seed=3)
 NOTE = {"method": "random", "density": 0.3, "image": {"sha256": "ab", "size": (16, 16)}}
