@@ -55,12 +55,12 @@ compares networks there compares rounding (see `tests/engine/constants.py`).
 
 from __future__ import annotations
 
+from . import sparse
 from .choose import EVEN, Engine, install
 from .cost import Cost, cost
 from .cuda_graph import WORTH, GraphStep
 from .dense import boxed, forward_and_loss
 from .drop_channels import Smaller, drop_channels
-from .sparse import SparseNetwork, sparse_network, why_not
 
 compact = drop_channels  # its name in chapters, kept for one release
 
@@ -80,3 +80,7 @@ __all__ = [
     "sparse_network",
     "why_not",
 ]
+
+
+def __getattr__(name: str):
+    return getattr(sparse, name)  # SparseNetwork and its two functions, loaded on first use
