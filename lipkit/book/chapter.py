@@ -198,7 +198,7 @@ def _history(namespace: dict[str, Any]) -> tuple[dict[str, Parameter], list[str]
     annotated = namespace.get("__annotations__", {})
     if "profile" not in annotated:
         raise Error(
-            "lipkit.chapter.start needs a notebook whose parameters cell has been run: "
+            "lipkit.book.chapter.start needs a notebook whose parameters cell has been run: "
             "a cell that begins with '# parameters'"
         )
     # some programs run notebooks without keeping what was run; they inject nothing either
