@@ -30,7 +30,7 @@ def parallel(
     >>> parallel(lambda seed: seed**2, [1, 2, 3])
     [1, 4, 9]
     """
-    from tqdm import tqdm
+    from tqdm import tqdm  # late: few programs need it
 
     items = list(items)
     threads = torch.get_num_threads()

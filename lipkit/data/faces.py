@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from ..checks import check_whole
 from ..workers import parallel
+from . import portrait
 
 # from the first colour to the last, as a viewer sees them
 _SKIN = [
@@ -99,14 +100,14 @@ def render(known: dict[str, Tensor], size: int = 64) -> Tensor:
     >>> render(known | {"smile": torch.ones(1)}, size=16).shape
     torch.Size([1, 3, 16, 16])
     """
-    from .portrait import paint
-
     device = known["yaw"].device
     p = SimpleNamespace(**{name: value.cpu().view(-1, 1, 1, 1) for name, value in known.items()})
     _shape_hair(p)
     _light_and_colours(p)
     _details(p)
-    return paint(SimpleNamespace(**{name: v.to(device) for name, v in vars(p).items()}), size)
+    return portrait.paint(
+        SimpleNamespace(**{name: v.to(device) for name, v in vars(p).items()}), size
+    )
 
 
 def _shape_hair(p: SimpleNamespace) -> None:

@@ -73,7 +73,7 @@ def folder() -> Path:
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
         return Path(chosen).expanduser()
-    import pooch
+    import pooch  # late: only what is fetched needs it
 
     return Path(pooch.os_cache("lipkit"))
 
@@ -153,7 +153,7 @@ def _sha256(path: str | Path) -> str:
 
 def _download(entry: dict, path: Path) -> None:
     """Fetch to a temporary name, check, and only then move into place (pooch does all three)."""
-    import pooch
+    import pooch  # late: only what is fetched needs it
 
     fetch = pooch.HTTPDownloader(timeout=30)
 

@@ -143,11 +143,11 @@ class SuperResolution(Operator):
         return height, width
 
     def _rows(self, side: int, like: Tensor) -> Tensor:
-        return _reduction(side, self.factor, int(self.kernel[-1]), like.dtype, like.device)
+        return reduction_matrix(side, self.factor, int(self.kernel[-1]), like.dtype, like.device)
 
 
 @functools.lru_cache(maxsize=16)
-def _reduction(
+def reduction_matrix(
     side: int, factor: int, lobes: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     """Return the one-dimensional downsampling as a matrix [side / factor, side].
@@ -178,7 +178,7 @@ def lanczos_taps(factor: int, lobes: int = 2) -> np.ndarray:
 
 
 def _pil_reduce(x: Tensor, factor: int) -> Tensor:
-    from PIL import Image
+    from PIL import Image  # late: loading it takes its time
 
     height, width = (s // factor for s in x.shape[-2:])
     planes = [

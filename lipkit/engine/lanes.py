@@ -9,8 +9,8 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 
-from ..engine.sparse.opcodes import LANES
-from ..engine.sparse.vector import I32, VECTOR, multiply_add
+from .sparse.opcodes import LANES
+from .sparse.vector import I32, VECTOR, multiply_add
 
 SIDE = 4  # vectors computed at a time
 WHOLE = ir.VectorType(I32, LANES)
@@ -30,7 +30,8 @@ class Lanes:
     """
 
     def __init__(self, builder, vectors) -> None:
-        self.builder, self.vectors = builder, list(vectors)
+        self.builder = builder
+        self.vectors = list(vectors)
 
     def like(self, number) -> Lanes:
         if isinstance(number, Lanes):
@@ -115,7 +116,8 @@ class Lanes:
             return builder.bitcast(builder.add(bits, whole(0x3F3504F3)), VECTOR)
 
         # the mantissa from sqrt(1/2) to sqrt(2): what is above it goes to the exponent
-        power, x = self.each(exponent), self.each(mantissa) - 1
+        power = self.each(exponent)
+        x = self.each(mantissa) - 1
         square = x * x
         rest = x.polynomial(_LOG) * x * square
         rest = power.times_plus(-2.12194440e-4, rest)
