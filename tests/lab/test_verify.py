@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
+import torch
 
 from lipkit.cli import main
 from lipkit.lab import running, sweep, verify
@@ -83,6 +85,20 @@ def test_another_processor_may_differ_by_the_spread_over_seeds(folder):
     assert repeated(numbers=first | {"last": first["last"] + 0.99}).verified
     assert not repeated(numbers=first | {"last": first["last"] + 1.01}).verified
     assert not repeated(numbers=first | {"last": None}).verified
+
+
+def test_a_record_is_repeated_with_its_own_threads_and_a_gpu_is_another_machine(folder):
+    threads = torch.get_num_threads()
+    change(folder, threads=threads + 1)
+    kept = Records(folder)
+    one = next(verify.repeat([kept.all[0]], kept))
+    assert one.again["threads"] == threads + 1 and torch.get_num_threads() == threads
+    assert one.same_machine and one.allowed("last") == 0
+    on_gpu = {"device": "a GPU"}
+    other = replace(one, record=one.record | on_gpu, again=one.again | on_gpu)
+    assert not other.same_machine
+    alike = replace(other, spreads={"last": 0.002})  # two seeds that happen to agree
+    assert alike.allowed("last") == pytest.approx(0.3)
 
 
 def test_what_takes_too_long_is_left_out(folder, capsys):
