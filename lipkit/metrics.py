@@ -83,7 +83,8 @@ def ssim_tensor(image: Tensor, reference: Tensor, data_range: float = 1.0) -> Te
     a, b = (t.reshape(1, -1, *t.shape[-2:]) for t in pair)
     moments = torch.cat([a, b, a * a, b * b, a * b], dim=1)
     # as channels, which lie last in memory: for pictures of one each PyTorch takes ten times longer
-    moments, c = moments.contiguous(memory_format=torch.channels_last), moments.shape[1]
+    moments = moments.contiguous(memory_format=torch.channels_last)
+    c = moments.shape[1]
     across = g.expand(c, 1, 1, -1)
     down = g[:, None].expand(c, 1, -1, -1)
     moments = F.conv2d(F.conv2d(moments, across, groups=c), down, groups=c)

@@ -10,20 +10,18 @@ proportionally more.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from . import metrics
 from .checks import is_number
+from .data.scans import Scan
 from .errors import InputError
+from .fitting import Snapshot
 from .physics.coils import espirit, magnitude
-from .physics.mri import MRI, needed, to_channels
-
-if TYPE_CHECKING:
-    from .data.scans import Scan
-    from .fitting import Snapshot
+from .physics.mri import MRI, needed, sampling_mask, to_channels
+from .testing import tiny_image
 
 __all__ = [
     "METHODS",
@@ -112,7 +110,7 @@ def scores(image: Tensor, target: Tensor) -> dict[str, float]:
     >>> scores(torch.ones(2, 16, 16), torch.ones(2, 16, 16))["ssim"]
     1.0
     """
-    from skimage.metrics import structural_similarity
+    from skimage.metrics import structural_similarity  # late: loading it takes its time
 
     found, wanted = (magnitude(x)[0].double().cpu().numpy() for x in (image, target))
     return {
@@ -235,9 +233,6 @@ def _solved(name: str, op: MRI, y: Tensor, strength: float, iterations: int, **h
 
 def _tiny() -> tuple[MRI, Tensor]:
     """Make a small problem for the examples above."""
-    from .physics.mri import sampling_mask
-    from .testing import tiny_image
-
     y, x = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="ij")
     maps = torch.stack([2 + x, 2 - x, 2 + 1j * y, 2 - 1j * y])
     op = MRI(maps, sampling_mask((32, 32)))

@@ -28,13 +28,13 @@ def parallel(
     >>> parallel(lambda seed: seed**2, [1, 2, 3])
     [1, 4, 9]
     """
-    from tqdm import tqdm
+    from tqdm import tqdm  # late: few programs need it
 
     items = list(items)
     threads = torch.get_num_threads()
     allowed = int(os.environ.get("OMP_NUM_THREADS", threads))
     workers = max(1, min(workers or allowed, len(items)))
-    if torch.cuda.is_available():
+    if default_device() == "cuda":
         workers = 1  # one GPU is busy with one fit at a time
     # OpenMP counts threads for each calling thread, so each worker has to say it for itself
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
@@ -55,10 +55,11 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def device_name(device: str) -> str:
+def device_name(device: str | None = None) -> str:
     """Say which GPU a device is, for records; other devices keep their names.
 
-    >>> device_name("cpu")
-    'cpu'
+    >>> device_name("cpu"), device_name() == device_name(default_device())
+    ('cpu', True)
     """
+    device = device or default_device()
     return torch.cuda.get_device_name(device) if "cuda" in device else device

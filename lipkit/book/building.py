@@ -109,8 +109,10 @@ def build(
         if book.page.is_file() and stamp.is_file() and stamp.read_text() == key:
             say("nothing has changed since this book was rendered")
             return book
-        html = site.render(root, done, work, complete=not chosen, say=say)
-        site.publish(html, out, key)
+        html, problem = site.render(root, done, work, complete=not chosen, say=say)
+        site.publish(html, out, key if problem is None else "rendered with mistakes")
+        if problem is not None:
+            raise Error(f"{problem}; the pages are in {out}")
     return book
 
 

@@ -20,6 +20,7 @@ import torch
 
 from .._version import __version__
 from ..errors import Error
+from ..workers import default_device, device_name
 from .parameters import PROFILES, Parameter, assigned, checked, declared
 
 RUN_RECORD = "lipkit_run"  # the output metadata in which `finish` leaves its numbers
@@ -65,7 +66,7 @@ class Chapter:
         if clash:
             raise Error(f"a chapter's parameter cannot be called {clash[0]!r}: choose another name")
         self.__dict__.update(values)
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = default_device()
         self._values = values
         self._judged = judged
         self._checks: list[dict[str, Any]] = []
@@ -197,7 +198,7 @@ def _history(namespace: dict[str, Any]) -> tuple[dict[str, Parameter], list[str]
     annotated = namespace.get("__annotations__", {})
     if "profile" not in annotated:
         raise Error(
-            "lipkit.chapter.start needs a notebook whose parameters cell has been run: "
+            "lipkit.book.chapter.start needs a notebook whose parameters cell has been run: "
             "a cell that begins with '# parameters'"
         )
     # some programs run notebooks without keeping what was run; they inject nothing either
@@ -221,15 +222,6 @@ def _check_tables(known: dict[str, Parameter], profiles: dict[str, dict[str, Any
 
 def _short(value: Any, text=repr) -> str:
     return f"{value:.4g}" if isinstance(value, float) else text(value)
-
-
-def device_name() -> str:
-    """Name the device that chapters use: the GPU, or cpu.
-
-    >>> isinstance(device_name(), str)
-    True
-    """
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
 def _peak_megabytes() -> int:

@@ -24,7 +24,7 @@ KEEP_RUNS = 6  # of each chapter in the cache
 
 
 @dataclass
-class _Job:
+class Job:
     """A papermill process at work."""
 
     run: Run
@@ -43,7 +43,7 @@ def execute(runs: list[Run], jobs: int, say: Callable[[str], None]) -> None:
         if run.cached:
             say(f"{run.chapter.name}: unchanged, the result of an earlier run is used")
     jobs = max(1, min(jobs, len(todo)))
-    working: list[_Job] = []
+    working: list[Job] = []
     try:
         while todo or working:
             while todo and len(working) < jobs:
@@ -58,10 +58,10 @@ def execute(runs: list[Run], jobs: int, say: Callable[[str], None]) -> None:
                     _end(job, say)
     finally:
         for job in working:  # we were interrupted
-            _stop(job)
+            stop(job)
 
 
-def _begin(run: Run, jobs: int) -> _Job:
+def _begin(run: Run, jobs: int) -> Job:
     import yaml  # comes with papermill
 
     run.path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def _begin(run: Run, jobs: int) -> _Job:
             env=_environment(jobs),
             start_new_session=True,  # Ctrl-C comes to us, and from us, once
         )
-    return _Job(run, process)
+    return Job(run, process)
 
 
 def _environment(jobs: int) -> dict[str, str]:
@@ -97,7 +97,7 @@ def _environment(jobs: int) -> dict[str, str]:
     return env
 
 
-def _say_progress(job: _Job, say: Callable[[str], None]) -> None:
+def _say_progress(job: Job, say: Callable[[str], None]) -> None:
     if time.monotonic() - job.said < SAY_EVERY:
         return
     job.said = time.monotonic()
@@ -106,14 +106,14 @@ def _say_progress(job: _Job, say: Callable[[str], None]) -> None:
         say(f"{job.run.chapter.name}: {done} of {cells} cells after {job.seconds():.0f} s")
 
 
-def _end(job: _Job, say: Callable[[str], None]) -> None:
+def _end(job: Job, say: Callable[[str], None]) -> None:
     """Move a finished run into place; of a failed one, note why."""
     run = job.run
     name = run.chapter.name
     if job.process.returncode == 0:
         run.part.replace(run.path)
         run.log.unlink(missing_ok=True)
-        _forget_old(run)
+        forget_old(run)
         say(f"{name}: done in {job.seconds():.0f} s")
         return
     run.failure = _why(job)
@@ -121,7 +121,7 @@ def _end(job: _Job, say: Callable[[str], None]) -> None:
     say(f"{name}: the cells that ran are in {run.part}")
 
 
-def _why(job: _Job) -> str:
+def _why(job: Job) -> str:
     """Say in one sentence where and why a run failed."""
     with contextlib.suppress(FileError):
         if why := notebooks.failure(notebooks.read(job.run.part)):
@@ -131,14 +131,14 @@ def _why(job: _Job) -> str:
     return lines[-1] if lines else f"papermill ended with code {job.process.returncode}"
 
 
-def _forget_old(run: Run) -> None:
+def forget_old(run: Run) -> None:
     """Remove the oldest runs of this chapter from the cache."""
     found = run.path.parent.glob(f"{run.chapter.name}-*[0-9a-f].ipynb")
     for path in sorted(found, key=lambda path: path.stat().st_mtime)[:-KEEP_RUNS]:
         path.unlink(missing_ok=True)
 
 
-def _stop(job: _Job) -> None:
+def stop(job: Job) -> None:
     """End papermill as Ctrl-C does, and after it what it has not taken along.
 
     A kernel that was only just being started can outlive its papermill for a while.

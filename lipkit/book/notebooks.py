@@ -106,20 +106,24 @@ def failure(notebook: dict[str, Any]) -> str | None:
 def stopped(notebook: dict[str, Any], why: str) -> dict[str, Any]:
     """Return a notebook whose run failed as a page: a box below its title says why.
 
-    >>> page = stopped({"cells": [{"cell_type": "markdown", "source": "# One"}]}, "cell 2: `x`")
-    >>> [cell["source"].splitlines()[-2] for cell in page["cells"][1:]]
-    ['`cell 2: x`']
+    >>> first = {"cell_type": "markdown", "source": "# One\\n**Question.**"}
+    >>> box, rest = stopped({"cells": [first]}, "cell 2: broken")["cells"]
+    >>> box["source"].splitlines()[0], box["source"].splitlines()[-2], rest["source"]
+    ('# One', '`cell 2: broken`', '**Question.**')
     """
     # papermill's own notes go: one of them would stand before the title
     cells = [cell for cell in notebook["cells"] if ERROR_NOTE not in tags(cell)]
+    title = ""
+    if cells and cells[0]["cell_type"] == "markdown":
+        title, _, rest = source(cells[0]).partition("\n")
+        cells[0] = cells[0] | {"source": rest}
     text = (
-        ":::{error}\n**This chapter did not run to its end on this machine**: "
+        f"{title}\n\n:::{{error}}\n**This chapter did not run to its end on this machine**: "
         "the cells after the error were not run.\n\n"
         f"`{' '.join(why.split()).replace('`', '')}`\n:::"
     )
     box = {"cell_type": "markdown", "id": "stopped", "metadata": {}, "source": text}
-    title = bool(cells) and cells[0]["cell_type"] == "markdown"
-    return notebook | {"cells": [*cells[:title], box, *cells[title:]]}
+    return notebook | {"cells": [box, *cells]}
 
 
 def run_record(notebook: dict[str, Any]) -> dict[str, Any] | None:

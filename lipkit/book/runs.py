@@ -17,8 +17,8 @@ from typing import Any
 
 from ..errors import FileError
 from ..formats import atomic
+from ..workers import device_name
 from . import notebooks
-from .chapter import device_name
 from .notebooks import ChapterFile
 from .parameters import checked
 
@@ -80,7 +80,7 @@ def prepare(
     chapters: Iterable[ChapterFile], parameters: dict[str, Any], root: Path, cache: Path
 ) -> list[Run]:
     """Check the parameters of every chapter, before anything runs, and name the results."""
-    inputs = _inputs_digest(root)
+    inputs = inputs_digest(root)
     runs = []
     for chapter in chapters:
         known = chapter.parameters()
@@ -123,7 +123,7 @@ def files_below(*folders: Path) -> list[Path]:
     ]
 
 
-def _inputs_digest(root: Path) -> str:
+def inputs_digest(root: Path) -> str:
     """Sum up what every chapter depends on: the library, exact versions, recorded numbers."""
     package = Path(__file__).resolve().parents[1]
     own = digest(files_below(package), package.parent)

@@ -126,10 +126,11 @@ def contents(root: Path, runs: list[Run], complete: bool) -> dict[str, Any]:
 
 def render(
     root: Path, runs: list[Run], work: Path, complete: bool, say: Callable[[str], None]
-) -> Path:
-    """Render the staged book with Jupyter Book; warnings are errors when the book is complete.
+) -> tuple[Path, str | None]:
+    """Render the staged book with Jupyter Book; return its pages and what is wrong with them.
 
-    Where a chapter stopped, figures are missing that other pages refer to: no error then.
+    A warning is an error when the book is complete; the pages are there all the same. Where a
+    chapter stopped, figures are missing that other pages refer to: no error then.
     """
     import yaml
 
@@ -152,9 +153,13 @@ def render(
     )
     log = work / "render.log"
     log.write_text(done.stdout + done.stderr, encoding="utf-8")
-    if done.returncode:
-        raise Error(_render_failure(done.stdout + done.stderr, source, log))
-    return work / "_build" / "html"
+    html = work / "_build" / "html"
+    if done.returncode == 0:
+        return html, None
+    problem = _render_failure(done.stdout + done.stderr, source, log)
+    if not (html / "index.html").is_file():
+        raise Error(f"Jupyter Book could not render the book: {problem}")
+    return html, f"the book has mistakes: {problem}"
 
 
 def _render_failure(output: str, source: Path, log: Path) -> str:
@@ -162,7 +167,7 @@ def _render_failure(output: str, source: Path, log: Path) -> str:
     lines = [line for line in plain.splitlines() if re.search(r"WARNING|ERROR|Error:", line)]
     shown = [line.strip().removeprefix(f"{source}/") for line in lines[:5]] or ["no message"]
     more = f" (and {len(lines) - 5} more)" if len(lines) > 5 else ""
-    return f"Jupyter Book could not render the book: {'; '.join(shown)}{more}; all of it: {log}"
+    return f"{'; '.join(shown)}{more}; all of it: {log}"
 
 
 def check_target(out: Path) -> None:

@@ -15,6 +15,7 @@ import click
 import torch
 
 from .._version import __version__
+from ..data import registry
 
 LITTLE_DISK = 3.0  # gigabytes: an environment and a built book
 
@@ -25,24 +26,21 @@ def examine() -> dict[str, Any]:
     >>> sorted(examine())
     ['advice', 'cache', 'cpu', 'disk', 'extras', 'gpu', 'versions']
     """
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
     found = {
-        "versions": _versions(),
+        "versions": {
+            "lipkit": __version__,
+            "torch": str(torch.__version__),
+            "Python": platform.python_version(),
+            "system": platform.platform(),
+        },
         "cpu": _cpu(),
         "gpu": _gpu(),
         "cache": _cache(),
-        "disk": _disk(),
+        "disk": {"folder": str(Path.cwd()), "free_gigabytes": round(free, 1)},
         "extras": _extras(),
     }
     return found | {"advice": _advice(found)}
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "lipkit": __version__,
-        "torch": str(torch.__version__),
-        "Python": platform.python_version(),
-        "system": platform.platform(),
-    }
 
 
 def _cpu() -> dict[str, Any]:
@@ -74,8 +72,6 @@ def _gpu() -> dict[str, Any] | None:
 
 
 def _cache() -> dict[str, Any]:
-    from ..data import registry
-
     folder = Path(registry.folder())
     there = next(p for p in (folder, *folder.parents) if p.exists())
     files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
@@ -87,17 +83,9 @@ def _cache() -> dict[str, Any]:
     }
 
 
-def _disk() -> dict[str, Any]:
-    return {"folder": str(Path.cwd()), "free_gigabytes": round(_free(), 1)}
-
-
-def _free() -> float:
-    return shutil.disk_usage(Path.cwd()).free / 2**30
-
-
 def _extras() -> dict[str, dict[str, str | None]]:
     """List the packages of each extra of lipkit, with the installed version or None."""
-    from packaging.requirements import Requirement
+    from packaging.requirements import Requirement  # late: it comes with the extra "book"
 
     try:
         wanted = [Requirement(text) for text in requires("lipkit") or []]

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from ..errors import InputError
-from ..lab.sweep import duration
 from ..prior import Recipe
 from .task import Problem
 
@@ -31,6 +30,8 @@ def announce(problem: Problem, recipe: Recipe, steps: int, window: int, device: 
     height, width = problem.size
     if height * width < LARGE:
         return
+    from ..lab.sweep import duration  # late: only large pictures need it
+
     stored, seconds = probe(recipe)
     pixels = height * width
     needed = pixels * (_OVERHEAD * stored + 4 * problem.channels * window)

@@ -94,7 +94,7 @@ def command(
     announce(picture, recipe, steps, 1, device)
     prior = recipe.prior()
     with plain_warnings():
-        mask = search.run(prior.clone().to(device), picture, wanted.precision, folder)
+        mask = search.mask(prior.clone().to(device), picture, wanted.precision, folder)
     if mask is None:
         more = f"the same command goes on from {folder}" if folder else "--folder keeps the rounds"
         click.echo(f"interrupted; nothing is written; {more}", err=True)
@@ -113,16 +113,14 @@ class Search:
     scope: str
     seed: int
 
-    def find(self, prior: Prior, picture: Problem, **options: Any) -> Mask | None:
+    def run(self, prior: Prior, picture: Problem, **options: Any) -> Mask | None:
         """Return the mask, or None if the search was interrupted."""
         density = self.asked_density
         if density == "auto":
             density = find.auto_density(prior, self.scope)
-        method = getattr(find, self.method)
-        found = method(
-            prior, picture.op, picture.y.to(prior.z), density=density, scope=self.scope,
-            seed=self.seed, **options,
-        )  # fmt: skip
+        y = picture.y.to(prior.z)
+        shared = {"density": density, "scope": self.scope, "seed": self.seed}
+        found = getattr(find, self.method)(prior, picture.op, y, **shared, **options)
         if isinstance(found, Mask):
             return found
         return None if found.interrupted else found.mask
@@ -134,8 +132,8 @@ class AtOnce(Search):
 
     variant: str
 
-    def run(self, prior: Prior, picture: Problem, precision: str, folder: None) -> Mask | None:
-        return self.find(prior, picture, variant=self.variant)
+    def mask(self, prior: Prior, picture: Problem, precision: str, folder: None) -> Mask | None:
+        return self.run(prior, picture, variant=self.variant)
 
 
 @dataclass(frozen=True)
@@ -144,8 +142,8 @@ class ByLearning(Search):
 
     steps: int
 
-    def run(self, prior: Prior, picture: Problem, precision: str, folder: None) -> Mask | None:
-        return self.find(prior, picture, steps=self.steps, precision=precision, details=True)
+    def mask(self, prior: Prior, picture: Problem, precision: str, folder: None) -> Mask | None:
+        return self.run(prior, picture, steps=self.steps, precision=precision, details=True)
 
 
 @dataclass(frozen=True)
@@ -157,8 +155,10 @@ class ByRounds(Search):
     input_noise: float
     average: float | None
 
-    def run(self, prior: Prior, picture: Problem, precision: str, folder: str | None):
-        return self.find(
+    def mask(
+        self, prior: Prior, picture: Problem, precision: str, folder: str | None
+    ) -> Mask | None:
+        return self.run(
             prior, picture, rate=self.rate, steps=self.steps_a_round, precision=precision,
             input_noise=self.input_noise, average=self.average, folder=folder,
         )  # fmt: skip

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
 from torch import Tensor
 
 from .. import data, models, physics
 from ..errors import InputError
 from ..prior import Recipe
+from ..workers import default_device
 from .run import literal
 
 TASKS = ("denoise", "inpaint", "sr")
@@ -61,8 +61,8 @@ class Request:
 def chosen_device(wanted: str) -> str:
     """Return the device that --device means here."""
     if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and not torch.cuda.is_available():
+        return default_device()
+    if wanted == "cuda" and default_device() != "cuda":
         raise click.UsageError("--device cuda: there is no GPU that torch can use")
     return wanted
 

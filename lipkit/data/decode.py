@@ -71,7 +71,7 @@ def from_pil(
     picture: Image, label: str = "the picture", error: type[Error] = InputError
 ) -> torch.Tensor:
     """Take a PIL image: turned as its EXIF says, first frame, alpha composited over white."""
-    from PIL import ImageOps
+    from PIL import ImageOps  # late: arrays and tensors do without it
 
     check_size(picture.height, picture.width, label, error)
     try:
@@ -147,7 +147,7 @@ def extremes(array: np.ndarray, label: str, error: type[Error] = FileError) -> t
 
 
 def _from_picture_file(path: Path) -> torch.Tensor:
-    import PIL.Image
+    import PIL.Image  # late: as above
 
     try:
         with warnings.catch_warnings():

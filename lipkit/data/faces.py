@@ -1,7 +1,14 @@
-"""Procedural faces: as many as one likes, of known parameters, and nobody's."""
+"""Procedural faces: as many as one likes, of known parameters, and nobody's.
+
+The parameters are listed in faces.csv. One of law "bell" is normal, of mean `first` and standard
+deviation `second`, cut at two of these; one of law "even" lies anywhere from `first` to `second`.
+"""
 
 from __future__ import annotations
 
+import csv
+import functools
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,97 +18,7 @@ from torch.nn import functional as F
 
 from ..checks import check_whole
 from ..workers import parallel
-
-# name -> (mean, standard deviation): a normal distribution, cut at two standard deviations
-_BELL = {
-    "yaw": (0.0, 0.24),
-    "pitch": (0.0, 0.1),
-    "roll": (0.0, 0.08),
-    "centre_x": (0.0, 0.05),
-    "centre_y": (0.03, 0.03),
-    "width": (0.55, 0.025),
-    "length": (1.37, 0.055),
-    "taper": (0.19, 0.05),
-    "jaw": (0.28, 0.12),
-    "eye_gap": (0.41, 0.02),
-    "eye_width": (0.2, 0.012),
-    "eye_open": (0.108, 0.016),
-    "eye_tilt": (0.06, 0.09),
-    "gaze_x": (0.0, 0.025),
-    "gaze_y": (0.0, 0.01),
-    "iris_size": (0.092, 0.005),
-    "brow": (-0.23, 0.03),
-    "brow_tilt": (0.05, 0.1),
-    "brow_arch": (-0.05, 0.025),
-    "brow_thick": (0.042, 0.011),
-    "nose": (0.5, 0.03),
-    "nose_width": (1.0, 0.13),
-    "mouth": (0.8, 0.025),
-    "mouth_width": (0.35, 0.035),
-    "upper_lip": (0.06, 0.014),
-    "lower_lip": (0.085, 0.017),
-    "neck": (0.52, 0.05),
-    "shoulder": (1.48, 0.06),
-    "build": (1.0, 0.12),
-    "exposure": (1.0, 0.07),
-    "relief": (1.0, 0.15),
-}
-# name -> (lowest, highest): evenly between the two
-_EVEN = {
-    "smile": (-0.25, 1.0),
-    "laugh": (-1.0, 1.0),
-    "skin_tone": (0.0, 1.0),
-    "skin_warmth": (0.0, 1.0),
-    "blush": (0.15, 0.6),
-    "gloss": (0.03, 0.2),
-    "age": (0.0, 1.0),
-    "hair_tone": (0.0, 1.0),
-    "hair_red": (0.0, 1.0),
-    "long": (0.0, 1.0),
-    "hair_end": (0.0, 1.0),
-    "side_volume": (0.04, 0.24),
-    "top_volume": (0.0, 0.16),
-    "bald": (0.0, 1.0),
-    "bangs": (0.0, 1.0),
-    "forehead": (0.0, 1.0),
-    "part": (-1.0, 1.0),
-    "curly": (0.0, 1.0),
-    "shine": (0.01, 0.12),
-    "phase": (0.0, 6.28),
-    "bearded": (0.0, 1.0),
-    "made_up": (0.0, 1.0),
-    "iris_tone": (0.0, 1.0),
-    "spectacles": (0.0, 1.0),
-    "lens_width": (0.28, 0.35),
-    "lens_height": (0.19, 0.29),
-    "lens_square": (-0.1, 0.75),
-    "frame_thick": (0.018, 0.05),
-    "frame_tone": (0.0, 1.0),
-    "sunglasses": (0.0, 1.0),
-    "cloth_hue": (0.0, 1.0),
-    "cloth_saturation": (0.0, 0.65),
-    "cloth_value": (0.06, 0.9),
-    "neckline": (0.0, 0.3),
-    "vneck": (0.0, 1.0),
-    "striped": (0.0, 1.0),
-    "stripe_rate": (15.0, 30.0),
-    "light": (-1.0, 1.0),
-    "light_height": (0.2, 0.75),
-    "warmth": (-1.0, 1.0),
-    "contrast": (0.0, 1.0),
-    "vignette": (0.0, 0.16),
-    "back_hue": (0.0, 1.0),
-    "back_change": (-0.22, 0.22),
-    "back_saturation": (0.03, 0.4),
-    "back_value": (0.15, 0.9),
-    "back_slope": (-0.35, 0.35),
-    "back_angle": (0.0, 6.28),
-    "spot_x": (-1.1, 1.1),
-    "spot_y": (-1.1, 0.6),
-    "spot_size": (0.2, 0.9),
-    "spot_blur": (0.08, 0.8),
-    "spot_value": (-0.35, 0.4),
-}
+from . import portrait
 
 # from the first colour to the last, as a viewer sees them
 _SKIN = [
@@ -155,18 +72,25 @@ def draw(n: int, seed: int = 0) -> dict[str, Tensor]:
     >>> sorted(draw(3))[:3]
     ['age', 'back_angle', 'back_change']
     """
+    laws = _laws()
     stream = np.random.Generator(np.random.Philox(key=seed))
-    columns = torch.from_numpy(stream.random((n, len(_BELL) + len(_EVEN)))).float().unbind(1)
-    bell = columns[: len(_BELL)]
-    even = columns[len(_BELL) :]
+    columns = torch.from_numpy(stream.random((n, len(laws)))).float().unbind(1)
     tail = 0.02275  # beyond two standard deviations
-    known = {
-        name: mean + deviation * torch.special.ndtri(tail + (1 - 2 * tail) * u)
-        for (name, (mean, deviation)), u in zip(_BELL.items(), bell, strict=True)
-    }
-    for (name, (low, high)), u in zip(_EVEN.items(), even, strict=True):
-        known[name] = low + (high - low) * u
+    known = {}
+    for (name, law, first, second), u in zip(laws, columns, strict=True):
+        if law == "bell":
+            known[name] = first + second * torch.special.ndtri(tail + (1 - 2 * tail) * u)
+        else:
+            known[name] = first + (second - first) * u
     return known
+
+
+@functools.cache
+def _laws() -> list[tuple[str, str, float, float]]:
+    """Read, once, how each parameter is drawn: name, law and two numbers."""
+    with Path(__file__).with_name("faces.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [(r["name"], r["law"], float(r["first"]), float(r["second"])) for r in rows]
 
 
 def render(known: dict[str, Tensor], size: int = 64) -> Tensor:
@@ -176,14 +100,14 @@ def render(known: dict[str, Tensor], size: int = 64) -> Tensor:
     >>> render(known | {"smile": torch.ones(1)}, size=16).shape
     torch.Size([1, 3, 16, 16])
     """
-    from .portrait import paint
-
     device = known["yaw"].device
     p = SimpleNamespace(**{name: value.cpu().view(-1, 1, 1, 1) for name, value in known.items()})
     _shape_hair(p)
     _light_and_colours(p)
     _details(p)
-    return paint(SimpleNamespace(**{name: v.to(device) for name, v in vars(p).items()}), size)
+    return portrait.paint(
+        SimpleNamespace(**{name: v.to(device) for name, v in vars(p).items()}), size
+    )
 
 
 def _shape_hair(p: SimpleNamespace) -> None:

@@ -82,7 +82,7 @@ def save(image: torch.Tensor | np.ndarray, path: str | os.PathLike) -> Path:
     ...     lk.data.save(lk.data.image("moon", size=64), f"{folder}/moon.png").name
     'moon.png'
     """
-    from PIL import Image
+    from PIL import Image  # late: arrays and tensors do without it
 
     path = Path(path)
     if path.suffix.lower() != ".png":
@@ -109,7 +109,7 @@ def _load(source: Any, size: Size) -> torch.Tensor:
         return decode.from_file(path)
     if isinstance(source, os.PathLike):
         return decode.from_file(Path(source))
-    from PIL import Image
+    from PIL import Image  # late: arrays and tensors do without it
 
     if isinstance(source, Image.Image):
         return decode.from_pil(source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 import functools
 import hashlib
@@ -16,36 +17,6 @@ from .drawn import DRAWN
 CACHE_VARIABLE = "LIPKIT_DATA"
 _PICTURES = (".png", ".jpg")  # the endings that a name may leave out
 
-# Part of the scikit-image wheel, hence always there: name -> (file, what it is and its licence).
-_OWN = "no licence stated beyond scikit-image's own, BSD-3-Clause"
-_BUNDLED = {
-    "astronaut": ("astronaut.png", "Eileen Collins, NASA; public domain"),
-    "brick": ("brick.png", "brick wall, CC0Textures; CC0"),
-    "camera": ("camera.png", "photographer with camera, Lav Varshney; CC0"),
-    "cell": ("cell.png", "phase image of a cell, Müller et al. 2018; CC0"),
-    "chelsea": ("chelsea.png", "Chelsea the cat, Stefan van der Walt; CC0"),
-    "chessboard": ("chessboard_GRAY.png", f"chessboard pattern; {_OWN}"),
-    "clock": ("clock_motion.png", "motion-blurred clock, Stefan van der Walt; public domain"),
-    "coffee": ("coffee.png", "cup of coffee, Rachel Michetti; CC0"),
-    "coins": ("coins.png", "Greek coins, Brooklyn Museum; no known copyright restrictions"),
-    "color": ("color.png", f"colour wheel; {_OWN}"),
-    "grass": ("grass.png", "grass, DeviantArt user linolafett; CC0"),
-    "gravel": ("gravel.png", "gravel, CC0Textures; CC0"),
-    "horse": ("horse.png", "silhouette of a horse, Andreas Preuss; CC0"),
-    "hubble_deep_field": (
-        "hubble_deep_field.jpg",
-        "Hubble eXtreme Deep Field, NASA; public domain",
-    ),
-    "ihc": ("ihc.png", "stained colon tissue, CMMI; no known copyright restrictions"),
-    "moon": ("moon.png", f"surface of the Moon; {_OWN}"),
-    "motorcycle": ("motorcycle_left.png", "Middlebury 2014 stereo benchmark; no licence stated"),
-    "page": ("page.png", f"scanned page; {_OWN}"),
-    "phantom": ("phantom.png", f"Shepp-Logan phantom; {_OWN}"),
-    "retina": ("retina.jpg", "human retina, Mikael Häggström; CC0"),
-    "rocket": ("rocket.jpg", "Falcon 9 launch, SpaceX; public domain"),
-    "text": ("text.png", "photographed text, Wikipedia; public domain"),
-}
-
 
 def names() -> dict[str, str]:
     """List every name that `image`, `mask` or `file` takes, with where it comes from.
@@ -54,13 +25,13 @@ def names() -> dict[str, str]:
     >>> lk.data.names()["coffee"]
     'Bundled with scikit-image: cup of coffee, Rachel Michetti; CC0.'
     """
-    bundled = {name: f"Bundled with scikit-image: {what}." for name, (_, what) in _BUNDLED.items()}
+    shipped = {name: f"Bundled with scikit-image: {what}." for name, (_, what) in bundled().items()}
     fetched = {
         _short(key): f"Fetched from {_home(entry)}; rights stay with its makers."
-        for key, entry in _registry().items()
+        for key, entry in entries().items()
     }
     drawn = {name: f"Drawn by lipkit at any size: {what}." for name, (_, what) in DRAWN.items()}
-    return bundled | drawn | fetched
+    return shipped | drawn | fetched
 
 
 def file(name: str) -> Path:
@@ -82,10 +53,10 @@ def find(name: str) -> Path | None:
     """Do what `file` does, but return None for a name that is not one of ours."""
     if not isinstance(name, str):
         raise InputError(f"A data name is a string such as 'coffee', not {type(name).__name__}.")
-    if name in _BUNDLED:
-        return _bundled_file(_BUNDLED[name][0])
-    key = {_short(key): key for key in _registry()}.get(name, name)
-    return _fetched_file(key) if key in _registry() else None
+    if name in bundled():
+        return _bundled_file(*bundled()[name])
+    key = {_short(key): key for key in entries()}.get(name, name)
+    return _fetched_file(key) if key in entries() else None
 
 
 def suggestion(name: str) -> str:
@@ -102,13 +73,24 @@ def folder() -> Path:
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
         return Path(chosen).expanduser()
-    import pooch
+    import pooch  # late: only what is fetched needs it
 
     return Path(pooch.os_cache("lipkit"))
 
 
 @functools.cache
-def _registry() -> dict[str, dict]:
+def bundled() -> dict[str, tuple[str, str]]:
+    """Read, once, which files come with scikit-image: name -> file, what it is and its licence.
+
+    >>> bundled()["coffee"]
+    ('coffee.png', 'cup of coffee, Rachel Michetti; CC0')
+    """
+    with Path(__file__).with_name("bundled.csv").open(encoding="utf-8", newline="") as table:
+        return {row["name"]: (row["file"], row["about"]) for row in csv.DictReader(table)}
+
+
+@functools.cache
+def entries() -> dict[str, dict]:
     """Read, once, the file beside this one: name.ext -> where it is, sha256, bytes.
 
     Where is repo, commit and path on GitHub, or a url. A sha256 may be its beginning alone, where
@@ -122,7 +104,7 @@ def _short(key: str) -> str:
     return key.removesuffix(Path(key).suffix) if key.endswith(_PICTURES) else key
 
 
-def _bundled_file(filename: str) -> Path:
+def _bundled_file(filename: str, _: str) -> Path:
     # find_spec locates the package without the second that importing it takes.
     spec = importlib.util.find_spec("skimage")
     path = Path(spec.origin).parent / "data" / filename if spec else None
@@ -147,7 +129,7 @@ def _url(entry: dict) -> str:
 
 
 def _fetched_file(key: str) -> Path:
-    entry = _registry()[key]
+    entry = entries()[key]
     path = folder() / key
     if not path.exists():
         _download(entry, path)
@@ -171,7 +153,7 @@ def _sha256(path: str | Path) -> str:
 
 def _download(entry: dict, path: Path) -> None:
     """Fetch to a temporary name, check, and only then move into place (pooch does all three)."""
-    import pooch
+    import pooch  # late: only what is fetched needs it
 
     fetch = pooch.HTTPDownloader(timeout=30)
 

@@ -226,7 +226,7 @@ def _smooth_phase(height: int, width: int) -> Tensor:
 
 def _object(plane: Tensor) -> Tensor:
     """Find where a picture is not dark, with a rim and without holes."""
-    from scipy import ndimage
+    from scipy import ndimage  # late: loading it takes its time
 
     lit = ndimage.binary_dilation((plane > 0.05 * plane.max()).numpy(), iterations=2)
     return torch.from_numpy(ndimage.binary_fill_holes(lit)).float()

@@ -20,7 +20,7 @@ borrows the vector instructions of `sparse` too, for compiled passes of its own.
 Then the loss, the gradients and the optimizer are PyTorch's again. On a GPU `GraphStep` captures
 the whole of the step, once it was seen to do the same, and launches it at once.
 
-**Which file does what.**
+**Which file does what.** ::
 
     choose.py         install: which way, for what reason, and how the weights come home
     cost.py           multiply-adds of a network and of its kept weights

@@ -85,7 +85,8 @@ def imp(
     [0.8, 0.64, 0.51, 0.5]
     """
     if reference_target is not None:
-        op, y = Denoise(0.0), reference_target
+        op = Denoise(0.0)
+        y = reference_target
     return _Search(
         prior, op, y, density, rate, rounds, steps, lr, rewind, scope, exempt, within, codes,
         stop_when_rising, reference, folder, seed, progress, fit_options,

@@ -10,7 +10,7 @@ from ..prior import Prior
 
 
 def fresh_code(prior: Prior, seed: int) -> Tensor:
-    """Another code of the prior's kind and scale.
+    """Draw another code of the prior's kind and scale.
 
     >>> import lipkit as lk
     >>> prior = lk.testing.tiny_prior()
@@ -28,7 +28,7 @@ def fresh_code(prior: Prior, seed: int) -> Tensor:
 
 
 def image_codes(prior: Prior, images: int, seed: int = 0) -> Tensor:
-    """The codes of `imp_multi(codes="per_image")`: the prior's own, then fresh ones.
+    """Return the codes of `imp_multi(codes="per_image")`: the prior's own, then fresh ones.
 
     >>> import lipkit as lk
     >>> prior = lk.testing.tiny_prior()
@@ -52,8 +52,10 @@ class PerImage(Prior):
 
     def __init__(self, prior: Prior, codes: Tensor) -> None:
         nn.Module.__init__(self)  # nothing is to be built anew
-        self.net, self.recipe = prior.clone().net, prior.recipe
-        self.size, self.net_size = prior.size, prior.net_size
+        self.net = prior.clone().net
+        self.recipe = prior.recipe
+        self.size = prior.size
+        self.net_size = prior.net_size
         self.register_buffer("z", codes)
 
     def forward(self, z: Tensor | None = None) -> Tensor:

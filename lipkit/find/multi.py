@@ -52,7 +52,8 @@ def imp_multi(
         if name in options:
             raise InputError(f"imp_multi takes no {name}; it has reference_targets, a list")
     if reference_targets is not None:
-        ops, ys = Denoise(0.0), reference_targets
+        ops = Denoise(0.0)
+        ys = reference_targets
     joint, y = joined(prior, ops, ys)
     if codes == "shared":
         return imp(prior, joint, y, seed=seed, **options)

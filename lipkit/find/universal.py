@@ -54,7 +54,8 @@ def universal(
         known = ", ".join(profiles())
         raise InputError(f"there are universal masks for {known} levels, not for {levels}")
     density = auto_density(prior, "conv") if density == "auto" else checked_density(density)
-    draw, layers = torch.Generator().manual_seed(seed), profiles()[levels]
+    draw = torch.Generator().manual_seed(seed)
+    layers = profiles()[levels]
     # logistic noise above a threshold has just these odds, whatever the threshold
     scores = {
         name: layers[name] + torch.rand(p.shape, generator=draw).logit(eps=2.0**-24)
@@ -86,7 +87,8 @@ def learned(levels: int, size: int, pictures: Sequence[str], steps: int = 1000) 
     >>> learned(2, 16, ["coffee"], steps=2)
     [Mask(153 of 71,472 weights kept, density 0.214 %, 7 layers)]
     """
-    op, prior = Denoise(25 / 255), Prior("oes", size, levels=levels)
+    op = Denoise(25 / 255)
+    prior = Prior("oes", size, levels=levels)
     ys = [op.measure(data.image(name, size=size)) for name in pictures]
     return [oes(prior, op, y, "auto", scope="conv", steps=steps) for y in ys]
 

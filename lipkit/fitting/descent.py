@@ -216,7 +216,8 @@ class _Run(loop.Work):
 
     def _train(self) -> tuple[Tensor, Tensor, Tensor]:
         """The part of a step that a graph can hold: output, measurement of it, and loss."""
-        s, prior = self.s, self.prior
+        s = self.s
+        prior = self.prior
         z = prior.z
         if s.input_noise:
             z = z + s.input_noise * torch.randn(z.shape, generator=self.random, device=z.device)

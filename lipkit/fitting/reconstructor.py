@@ -47,8 +47,11 @@ class Reconstructor:
             )
         if size is not None and (not isinstance(size, (tuple, list)) or len(size) != 3):
             raise InputError(f"size must be (channels, height, width), got {size!r}")
-        self.prior, self.size, self.seed = prior, size, seed
-        self.prior_options, self.fit_options = prior_options or {}, fit_options
+        self.prior = prior
+        self.size = size
+        self.seed = seed
+        self.prior_options = prior_options or {}
+        self.fit_options = fit_options
 
     def __call__(self, y: Tensor, physics) -> Tensor:
         """The pictures [N, C, H, W] behind the measurements `y` [N, ...]."""

@@ -71,8 +71,10 @@ class WMV:
         }
 
     def update(self, state: State, step: int, x: Tensor) -> State:
-        ring, slot = state["ring"], (step - 1) % self.window
-        new, old = x.double(), ring[slot].double()
+        ring = state["ring"]
+        slot = (step - 1) % self.window
+        new = x.double()
+        old = ring[slot].double()
         # variance from running sums, in double: the window is not walked at every step
         total = state["sum"] + (new - old)
         squares = state["squares"] + (new.square().sum() - old.square().sum())

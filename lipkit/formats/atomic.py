@@ -43,7 +43,7 @@ def alone(path: Path | None, waiting: Callable[[], None] | None = None) -> Itera
     if path is None:
         yield
         return
-    from filelock import FileLock, Timeout
+    from filelock import FileLock, Timeout  # late: few calls need it
 
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(path.name + ".lock"))

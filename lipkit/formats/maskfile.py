@@ -54,7 +54,7 @@ def pack(
     **values: torch.Tensor | None,
 ) -> bytes:
     """Make the bytes of a file; `values` are its `probe` and `start`."""
-    from safetensors.numpy import save
+    from safetensors.numpy import save  # late: few programs need it
 
     flat = torch.cat([m.flatten() for m in keep.values()])
     if flat.numel() > MAX_WEIGHTS:
@@ -122,7 +122,7 @@ def is_ticket(path: str | Path) -> bool:
 
 
 def _open(path: Path) -> tuple[dict[str, np.ndarray], str]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError, safe_open  # late: as above
 
     wrong = "holds other tensors than a mask or ticket does; is it the right file?"
     try:

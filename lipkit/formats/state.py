@@ -20,7 +20,7 @@ from ..errors import FileError, InputError
 from . import atomic
 
 FORMAT = "lipkit state 1"
-_BLANK = "0" * 64  # in the place of the checksum, where it is computed
+BLANK = "0" * 64  # in the place of the checksum, where it is computed
 _SHORT = 80  # letters: longer changes of a setting are not shown, only named
 
 Tensors = dict[str, Tensor]
@@ -49,15 +49,14 @@ def write(
 
     about = {
         "format": FORMAT,
-        "checksum": _BLANK,
+        "checksum": BLANK,
         "kind": kind,
         "signature": dict(signature),
         "numbers": dict(numbers),
     }
     # copies: safetensors takes no two tensors that share their memory
     own = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    data = save(own, {"lipkit": json.dumps(about)})
-    atomic.write(path, data.replace(_BLANK.encode(), _checksum(data).encode(), 1))
+    atomic.write(path, sealed(save(own, {"lipkit": json.dumps(about)})))
 
 
 def read(path: Path, kind: str, signature: Mapping[str, str]) -> tuple[Tensors, dict] | None:
@@ -104,8 +103,20 @@ def another(path: Path, kind: str, changed: Iterable[str], shown: Iterable[str] 
     )
 
 
-def _checksum(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def sealed(data: bytes) -> bytes:
+    """Put the checksum of a file into the place that `BLANK` keeps for it."""
+    return data.replace(BLANK.encode(), hashlib.sha256(data).hexdigest().encode(), 1)
+
+
+def is_whole(data: bytes, checksum: str) -> bool:
+    """Whether this is the checksum that `sealed` put into a file.
+
+    >>> data = sealed(b"checksum: " + BLANK.encode() + b", content: 3")
+    >>> is_whole(data, data[10:74].decode())
+    True
+    """
+    blank = data.replace(checksum.encode(), BLANK.encode(), 1)
+    return hashlib.sha256(blank).hexdigest() == checksum
 
 
 def _about(path: Path, data: bytes) -> dict[str, Any]:
@@ -118,8 +129,7 @@ def _about(path: Path, data: bytes) -> dict[str, Any]:
             raise FileError(
                 f"{path} is not a checkpoint of this version of lipkit; delete it to start anew"
             )
-        blank = data.replace(about["checksum"].encode(), _BLANK.encode(), 1)
-        whole = _checksum(blank) == about["checksum"]
+        whole = is_whole(data, about["checksum"])
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         raise damaged(path, "it is another file, or cut short") from None
     if not whole:

@@ -68,15 +68,18 @@ def _fista(
     iterations: int,
     proximal: Callable[[Tensor, float, int], Tensor],
 ) -> Tensor:
-    alone, y = y.ndim == 1, y.unsqueeze(0) if y.ndim == 1 else y
-    strength, step = BEST / op.m if strength is None else strength, 1 / _square_norm(op, y)
+    alone = y.ndim == 1
+    y = y.unsqueeze(0) if alone else y
+    strength = BEST / op.m if strength is None else strength
+    step = 1 / _square_norm(op, y)
     x = ahead = torch.full((len(y), *op.shape), 0.5).to(y)
     pace = 1.0
     for i in range(iterations):
         better = proximal(ahead - step * op.A_adjoint(op.A(ahead) - y), strength * step, i)
         following = (1 + (1 + 4 * pace**2) ** 0.5) / 2
         ahead = better + (pace - 1) / following * (better - x)
-        x, pace = better, following
+        x = better
+        pace = following
     return (x[0] if alone else x).clamp(0, 1)
 
 

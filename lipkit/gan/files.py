@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from ..errors import FileError, InputError
+from ..formats import state
 from ..formats.atomic import write
 from ..models import Critic, Generator
 
@@ -30,7 +31,8 @@ def save(
 
     dtype = torch.float16 if half else torch.float32
     tensors = {n: p.detach().cpu().to(dtype).contiguous() for n, p in net.named_parameters()}
-    write(path, pack(tensors, {"lipkit": json.dumps(describe(net) | {"note": note or {}})}))
+    about = describe(net) | {"note": note or {}, "checksum": state.BLANK}
+    write(path, state.sealed(pack(tensors, {"lipkit": json.dumps(about)})))
     return Path(path)
 
 
@@ -44,6 +46,8 @@ def load(path: str | Path) -> Generator | Critic:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {}).get("lipkit", "{}"))
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+        if "checksum" in about and not state.is_whole(path.read_bytes(), about["checksum"]):
+            raise ValueError("damaged")  # older files have none
         net = _empty(about)
         net.load_state_dict(tensors, assign=True)
     except (InputError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
+from ..checks import did_you_mean
 from ..errors import FileError, InputError
 from ..models import Critic, Generator, load_reference
 from .files import load
@@ -55,10 +55,9 @@ def _network(name: str | Path, kind: type) -> Generator | Critic:
         path = path / f"{role}.safetensors"
     elif not path.suffix:
         known = [*SHIPPED, *PUBLISHED]
-        near = difflib.get_close_matches(str(name), known, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        near = did_you_mean(name, known)
         raise InputError(
-            f"there is no {role} {str(name)!r}; {hint}there are {', '.join(known)}, files of "
+            f"there is no {role} {str(name)!r}; {near}there are {', '.join(known)}, files of "
             "lipkit.gan.save and folders of a training"
         )
     net = load(path)

@@ -75,7 +75,8 @@ def _pyramid(x: Tensor) -> list[Tensor]:
 def _distance(a: Tensor, b: Tensor, patches: int, directions: int, seed: int) -> float:
     random = torch.Generator()
     a, b = (_cut(x, patches, random.manual_seed(seed)) for x in (a, b))
-    mean, spread = a.mean((0, 2, 3), keepdim=True), a.std((0, 2, 3), keepdim=True) + 1e-8
+    mean = a.mean((0, 2, 3), keepdim=True)
+    spread = a.std((0, 2, 3), keepdim=True) + 1e-8
     a, b = (((x - mean) / spread).flatten(1) for x in (a, b))
     axes = torch.randn(a.shape[1], directions, generator=random).to(a)
     axes = axes / axes.norm(dim=0)
@@ -89,6 +90,7 @@ def _cut(x: Tensor, patches: int, random: torch.Generator) -> Tensor:
     left = torch.randint(width - _PATCH + 1, (n, patches, 1, 1), generator=random)
     steps = torch.arange(_PATCH)
     picture = torch.arange(n).view(n, 1, 1, 1)
-    rows, columns = top + steps.view(-1, 1), left + steps
+    rows = top + steps.view(-1, 1)
+    columns = left + steps
     cut = x[picture, :, rows, columns]  # [N, patches, 7, 7, C]
     return cut.flatten(0, 1).movedim(-1, 1)

@@ -276,7 +276,8 @@ class _Search(loop.Work):
             each = total // self.s.blocks
             order = torch.randperm(total, generator=self.random)[: each * self.s.blocks]
             self.order = order.to(self.y.device)
-        order, blocks = self.order, self.s.blocks
+        order = self.order
+        blocks = self.s.blocks
         return lambda squares: squares[:, order].unflatten(1, (blocks, -1)).mean(2)
 
     @torch.no_grad()

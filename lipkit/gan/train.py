@@ -19,6 +19,7 @@ import torch
 from ..checks import is_number
 from ..errors import Error, InputError
 from ..fitting import loop
+from ..workers import default_device
 from .files import save
 from .training import Training, TrainingPlan
 
@@ -136,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"--{field.name}", type=kind, nargs="*" if several else None, default=field.default,
             help=f"default: {shown}",
         )  # fmt: skip
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default=default_device())
     parser.add_argument("--minutes", type=float, help="stop after this time, to go on later")
     given = vars(parser.parse_args(arguments))
     settings = {name: given.pop(name) for name in ("folder", "device", "minutes")}

@@ -155,7 +155,8 @@ class Training(loop.Work):
 
     def _taught(self, real: Tensor, scale: int, alpha: float) -> dict[str, Tensor]:
         """The encoder and the critic teach the generator in turn."""
-        losses, joined = {}, self.step >= self.plan.joins
+        losses = {}
+        joined = self.step >= self.plan.joins
         if self.cover is not None:
             for group in self.cover.adam.param_groups:
                 group["lr"] = CALM * self.plan.lr if joined else self.plan.cover

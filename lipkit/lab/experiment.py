@@ -22,7 +22,7 @@ class Experiment(Settings):
         size: side of the square picture; cropped to it, or with `stretch` resized as it is. Of
             a scan, the longer side.
         task: "denoise", "inpaint", "sr", "sensing" or "mri"; or "classify" the pictures of a
-            labelled set, with the `variant`, `side` and `batch` of `lipkit.classify`.
+            labelled set, with the `variant`, `side` and `batch` of `lipkit.lab.classifier`.
         strength: standard deviation of the noise on the scale to 255; fraction of pixels known;
             factor; number of measurements; acceleration; number of pictures to learn from.
         prior: the network's name, with its `options`; "pgan" is a generator, its `weights` by name,

@@ -45,7 +45,7 @@ class Grid:
     """A grid: `points` in the order in which they are run, whole comparisons one after another.
 
     `paper` says which table of the papers it is to be put beside, `code` which numbers of the
-    published programs; see `lipkit.claims`.
+    published programs; see `lipkit.lab.claims`.
 
     >>> grid = Grid.of("tiny", {"common": {"image": "coffee", "size": 32}, "axes": {"seed": [0, 1]},
     ...                         "arms": {"dense": {}, "snip": {"method": "snip", "density": 0.1}}})

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import Error, InputError
-from ..fitting.interrupt import held_interrupts
-from ..workers import default_device, device_name
+from ..fitting.loop import held_interrupts
+from ..workers import device_name
 from . import running
 from .experiment import Experiment
 from .grid import Grid, Point
@@ -156,7 +156,7 @@ class Costs:
 
 
 def _costs_here(records: Records) -> Costs:
-    return Costs(records.all, device_name(default_device()))
+    return Costs(records.all, device_name())
 
 
 @dataclass

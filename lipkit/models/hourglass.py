@@ -80,9 +80,14 @@ class Hourglass(nn.Module):
         for name, kernel in (("kernel_down", kernel_down), ("kernel_up", kernel_up)):
             if kernel not in (1, 3, 5, 7):
                 raise InputError(f"{name} must be 1, 3, 5 or 7, got {kernel!r}")
-        self.levels, self.upsample, self.sigmoid = len(down), upsample, sigmoid
-        self.kernel_down, self.kernel_up = kernel_down, kernel_up
-        self.downsample, self.pad, self.skip_channels = downsample, pad, skip
+        self.levels = len(down)
+        self.upsample = upsample
+        self.sigmoid = sigmoid
+        self.kernel_down = kernel_down
+        self.kernel_up = kernel_up
+        self.downsample = downsample
+        self.pad = pad
+        self.skip_channels = skip
         stride, pool = (2, "") if downsample == "stride" else (1, downsample)
 
         width = in_channels
@@ -195,7 +200,8 @@ def center_crop(x: Tensor, height: int, width: int) -> Tensor:
     >>> center_crop(torch.zeros(1, 3, 9, 12), 8, 8).shape
     torch.Size([1, 3, 8, 8])
     """
-    top, left = (x.shape[-2] - height) // 2, (x.shape[-1] - width) // 2
+    top = (x.shape[-2] - height) // 2
+    left = (x.shape[-1] - width) // 2
     return x[..., top : top + height, left : left + width]
 
 

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from ..checks import is_whole
 from ..errors import InputError
 from .noise import Noise
 
@@ -42,3 +43,26 @@ class Operator(ABC):
         return self.A(x)
 
     __call__ = measure
+
+
+def moved(kept: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Move what an operator keeps to where a picture is; it may be kept there.
+
+    >>> moved(torch.ones(2), torch.device("cpu"), torch.float64).dtype
+    torch.float64
+    """
+    if kept.device == device and kept.dtype == dtype:
+        return kept
+    with torch.inference_mode(False):  # a later call may need gradients
+        return kept.to(device, dtype)
+
+
+def checked_shape(shape: tuple[int, int, int]) -> torch.Size:
+    """Return the shape of a picture, or refuse it.
+
+    >>> checked_shape((3, 8, 8))
+    torch.Size([3, 8, 8])
+    """
+    if len(shape) != 3 or not all(is_whole(side, least=1) for side in shape):
+        raise InputError(f"shape must be (channels, height, width), got {shape!r}")
+    return torch.Size(shape)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..checks import check_choice, check_whole, is_number, is_whole
 from ..errors import Error, InputError
-from .base import Operator
+from .base import Operator, moved
 from .noise import ComplexGaussian
 
 PATTERNS = ("equispaced", "random", "poisson")
@@ -74,10 +74,8 @@ class MRI(Operator):
 
     def _like(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return maps and sampling on the device and in the precision of `x`; moved only once."""
-        if self.sampling.device != x.device or self.sampling.dtype != x.dtype:
-            with torch.inference_mode(False):  # a later call may need gradients
-                self.maps = self.maps.to(x.device, x.dtype.to_complex())
-                self.sampling = self.sampling.to(x.device, x.dtype)
+        self.maps = moved(self.maps, x.device, x.dtype.to_complex())
+        self.sampling = moved(self.sampling, x.device, x.dtype)
         return self.maps, self.sampling
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..checks import is_number, is_whole
 from ..errors import InputError
-from .base import Operator
+from .base import Operator, checked_shape, moved
 from .noise import Gaussian, Noise
 
 
@@ -75,9 +75,7 @@ class Inpaint(Operator):
             raise InputError(
                 f"density is the fraction of pixels kept, between 0 and 1, got {density!r}"
             )
-        if len(shape) != 3 or not all(is_whole(s, least=1) for s in shape):
-            raise InputError(f"shape must be (channels, height, width), got {shape!r}")
-        channels, height, width = shape
+        channels, height, width = checked_shape(shape)
         generator = torch.Generator().manual_seed(seed)
         shape = (channels if per_channel else 1, height, width)
         return cls(torch.rand(shape, generator=generator) < density, noise)
@@ -89,10 +87,8 @@ class Inpaint(Operator):
                 f"the inpainting mask is {tuple(mask.shape)}, the picture {tuple(x.shape[-3:])}; "
                 "they must agree in height and width, and in channels unless the mask has one"
             )
-        if mask.device != x.device or mask.dtype != x.dtype:
-            with torch.inference_mode(False):  # it is kept, and a later call may need gradients
-                self.mask = mask = mask.to(x.device, x.dtype)  # moved once, not at every step
-        return x * mask
+        self.mask = moved(mask, x.device, x.dtype)  # once, not at every step
+        return x * self.mask
 
     A_adjoint = A
 
@@ -147,11 +143,11 @@ class SuperResolution(Operator):
         return height, width
 
     def _rows(self, side: int, like: Tensor) -> Tensor:
-        return _reduction(side, self.factor, int(self.kernel[-1]), like.dtype, like.device)
+        return reduction_matrix(side, self.factor, int(self.kernel[-1]), like.dtype, like.device)
 
 
 @functools.lru_cache(maxsize=16)
-def _reduction(
+def reduction_matrix(
     side: int, factor: int, lobes: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     """Return the one-dimensional downsampling as a matrix [side / factor, side].
@@ -182,7 +178,7 @@ def lanczos_taps(factor: int, lobes: int = 2) -> np.ndarray:
 
 
 def _pil_reduce(x: Tensor, factor: int) -> Tensor:
-    from PIL import Image
+    from PIL import Image  # late: loading it takes its time
 
     height, width = (s // factor for s in x.shape[-2:])
     planes = [

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ..checks import is_number, is_whole
 from ..errors import InputError
-from .base import Operator
+from .base import Operator, checked_shape, moved
 from .noise import Gaussian
 
 
@@ -54,7 +54,7 @@ class CompressedSensing(Operator):
         corruption: str = "ones",
         sigma: float = 0.005,
     ) -> None:
-        self.shape = _checked_shape(shape)
+        self.shape = checked_shape(shape)
         if not is_whole(m, least=1) or not is_whole(corrupted) or corrupted >= m:
             raise InputError(
                 "m and corrupted are whole numbers of measurements, corrupted the smaller one; "
@@ -100,16 +100,8 @@ class CompressedSensing(Operator):
         return y
 
     def _matrix_like(self, x: Tensor) -> Tensor:
-        if self.matrix.device != x.device or self.matrix.dtype != x.dtype:
-            with torch.inference_mode(False):  # it is kept, and a later call may need gradients
-                self.matrix = self.matrix.to(x.device, x.dtype)  # moved, not copied
+        self.matrix = moved(self.matrix, x.device, x.dtype)  # there are never two of it
         return self.matrix
-
-
-def _checked_shape(shape: tuple[int, int, int]) -> torch.Size:
-    if len(shape) != 3 or not all(is_whole(s, least=1) for s in shape):
-        raise InputError(f"shape must be (channels, height, width), got {shape!r}")
-    return torch.Size(shape)
 
 
 def _student(shape: tuple[int, ...], freedom: int, generator: torch.Generator) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import models
+from ..checks import is_whole
 from ..errors import InputError
 from ..formats.maskfile import MAX_WEIGHTS
 from ..masks import Mask
@@ -65,9 +66,10 @@ def network_options(recipe: Recipe) -> dict[str, Any]:
 def check_fits(mask: Mask, recipe: Recipe) -> None:
     """Refuse a recipe that is none, is beyond all measure, or is of another network."""
     checked_size(recipe.size)
-    seed = recipe.seed
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
-        raise InputError(f"the seed of a recipe is a whole number of at least 0, got {seed!r}")
+    if not is_whole(recipe.seed) or recipe.seed >= 2**63:
+        raise InputError(
+            f"the seed of a recipe is a whole number of at least 0, got {recipe.seed!r}"
+        )
     for name, value in network_options(recipe).items():
         values = value if isinstance(value, tuple) else (value,)
         if len(values) > 64 or any(isinstance(v, int) and v > _MAX_OPTION for v in values):
@@ -81,20 +83,23 @@ def check_fits(mask: Mask, recipe: Recipe) -> None:
 
 def kept_values(net: nn.Module, mask: Mask) -> Tensor:
     """Return all that is left of the parameters under a mask, in order, as one vector."""
-    keep = {id(p): m.bool() for p, m in mask.pairs(net)}
-    parts = (p.detach()[keep[id(p)]] if id(p) in keep else p.detach() for p in net.parameters())
-    return torch.cat([part.flatten().cpu().float() for part in parts])
+    return torch.cat([p.detach()[keep].cpu().float() for p, keep in _kept(net, mask)])
 
 
 @torch.no_grad()
 def put_kept_values(net: nn.Module, mask: Mask, values: Tensor) -> None:
     """Put the values of `kept_values` back; what the mask prunes stays as it is."""
-    keep = {id(p): m.bool() for p, m in mask.pairs(net)}
-    keeps = [keep.get(id(p), torch.ones_like(p, dtype=torch.bool)) for p in net.parameters()]
-    if values.numel() != (total := sum(int(k.sum()) for k in keeps)) or not values.isfinite().all():
+    pairs = _kept(net, mask)
+    counts = [int(keep.sum()) for _, keep in pairs]
+    if values.numel() != sum(counts) or not values.isfinite().all():
         raise InputError(
-            f"the stored weights are not the {total:,} finite numbers that the mask leaves"
+            f"the stored weights are not the {sum(counts):,} finite numbers that the mask leaves"
         )
-    parts = values.split([int(k.sum()) for k in keeps])
-    for parameter, k, part in zip(net.parameters(), keeps, parts, strict=True):
-        parameter[k] = part
+    for (parameter, keep), part in zip(pairs, values.split(counts), strict=True):
+        parameter[keep] = part
+
+
+def _kept(net: nn.Module, mask: Mask) -> list[tuple[nn.Parameter, Tensor]]:
+    """Pair every parameter with what is kept of it: all, if the mask does not cover it."""
+    masks = {id(p): m.bool() for p, m in mask.pairs(net)}
+    return [(p, masks.get(id(p), torch.ones_like(p, dtype=torch.bool))) for p in net.parameters()]

@@ -69,7 +69,7 @@ def test_outputs_and_counts_do_not_change_the_key(book):
 
 def test_the_library_is_part_of_the_key(book, monkeypatch):
     before = key(book)
-    monkeypatch.setattr(runs, "_inputs_digest", lambda root: "another library")
+    monkeypatch.setattr(runs, "inputs_digest", lambda root: "another library")
     assert key(book) != before
 
 
@@ -108,8 +108,8 @@ def test_an_interrupt_leaves_no_kernel_that_papermill_forgot(book):
     ) as papermill:
         left = psutil.Process(int(papermill.stdout.readline()))
         chapter = notebooks.ChapterFile(book / "notebooks" / "01_tiny.ipynb")
-        job = executing._Job(runs.Run(chapter, {}, "0", book), papermill)
-        executing._stop(job)
+        job = executing.Job(runs.Run(chapter, {}, "0", book), papermill)
+        executing.stop(job)
         assert papermill.poll() is not None
     assert not left.is_running() or left.status() == psutil.STATUS_ZOMBIE
 
@@ -133,7 +133,7 @@ def test_old_runs_are_forgotten(book):
         path.parent.mkdir(exist_ok=True)
         path.write_text("{}")
     chapter = notebooks.ChapterFile(book / "notebooks" / "01_tiny.ipynb")
-    executing._forget_old(runs.Run(chapter, {}, "0", path))
+    executing.forget_old(runs.Run(chapter, {}, "0", path))
     assert len(list(path.parent.iterdir())) == executing.KEEP_RUNS
 
 

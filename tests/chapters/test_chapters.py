@@ -3,9 +3,12 @@
 nbval runs the chapters a second time, cell by cell, when pytest collects `notebooks/`.
 """
 
+import ast
+import io
 import re
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,8 @@ CHAPTERS = notebooks.find_chapters(ROOT / "notebooks")
 MOST_CELLS = 32
 MOST_LINES = 160  # of code in a chapter: a limit, no target
 MOST_LINES_A_CELL = 30
+MOST_CHARACTERS = 88  # in a line of code
+FEWEST_COMMENTS = 5  # besides those of the parameters
 MOST_SECONDS = 60  # 20 on an idle machine; tests share theirs
 
 # what every chapter has, as words of its headings and of the bold words that open its paragraphs
@@ -54,6 +59,64 @@ def test_size(chapter):
     assert long == [], "code cells with too many lines"
     assert sum(len(lines(cell)) for cell in code) <= MOST_LINES
     assert len(code) + len(cells(chapter, "markdown")) <= MOST_CELLS
+
+
+def own_code(chapter) -> list[str]:
+    """The code of a chapter without the parameters, whose comments are the chapter's help."""
+    return [notebooks.source(c) for c in cells(chapter) if "parameters" not in notebooks.tags(c)]
+
+
+def crowded(code: str) -> list[str]:
+    """Lines that hold more than a statement, or an assignment of more than one value."""
+    lines = code.splitlines()
+    statements = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.stmt)]
+    numbers = [node.lineno for node in statements]
+    several = {number for number in numbers if numbers.count(number) > 1}
+    for node in statements:
+        if isinstance(node, ast.Assign):
+            parallel = isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple)
+            if parallel or len(node.targets) > 1:
+                several.add(node.lineno)
+    return [lines[number - 1] for number in sorted(several)]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "a = 1; b = 2",
+        "if a: b = 2",
+        "for a in b: print(a)",
+        "a, b = 1, 2",
+        "a, b = f(1), f(2)",
+        "def f():\n    a, *b = 1, 2, 3",
+        "a = b = {}",
+    ],
+)
+def test_a_crowded_line_is_noticed(code):
+    assert crowded(code) == [code.splitlines()[-1]]
+
+
+def test_a_result_may_be_unpacked_and_a_statement_may_take_lines():
+    assert crowded("a, b = f(\n    1,\n    2,\n)\nfor c, d in e:\n    a[c] = (c, d)") == []
+
+
+@each_chapter
+def test_a_line_holds_one_statement(chapter):
+    assert [line for code in own_code(chapter) for line in crowded(code)] == []
+
+
+@each_chapter
+def test_lines_are_short(chapter):
+    lines = [line for code in own_code(chapter) for line in code.splitlines()]
+    assert [line for line in lines if len(line) > MOST_CHARACTERS] == []
+
+
+@each_chapter
+def test_comments_help(chapter):
+    code = "\n".join(own_code(chapter)) + "\n"
+    tokens = tokenize.generate_tokens(io.StringIO(code).readline)
+    comments = [token.string for token in tokens if token.type == tokenize.COMMENT]
+    assert len(comments) >= FEWEST_COMMENTS
 
 
 @each_chapter

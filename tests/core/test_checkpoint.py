@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 
@@ -12,7 +11,16 @@ from safetensors.torch import load_file, save_file
 
 import lipkit as lk
 from lipkit.testing import tiny_prior
-from tests.support.tiny_fit import CLEAN, EVERYTHING, MASK, OP, Garbage, assert_same_fit, quick
+from tests.support.tiny_fit import (
+    CLEAN,
+    EVERYTHING,
+    MASK,
+    OP,
+    Garbage,
+    PressesCtrlC,
+    assert_same_fit,
+    quick,
+)
 
 RESUMED = {
     "plain": {},
@@ -82,20 +90,6 @@ def test_a_finished_fit_is_read_back_and_more_steps_can_follow(tmp_path):
 
 
 # --- Ctrl-C in the middle of a step -------------------------------------------------------------
-
-
-class PressesCtrlC(lk.physics.Denoise):
-    """Interrupts its own process in the middle of one step, so many times."""
-
-    def __init__(self, at: int, times: int = 1):
-        super().__init__(0.1)
-        self.at, self.times, self.calls = at, times, 0
-
-    def A(self, x):
-        self.calls += 1
-        for _ in range(self.times if self.calls == self.at else 0):
-            os.kill(os.getpid(), signal.SIGINT)
-        return x
 
 
 def test_ctrl_c_waits_for_the_end_of_the_step(tmp_path):

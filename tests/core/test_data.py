@@ -36,7 +36,7 @@ def assert_one_sentence(error: BaseException) -> None:
 # --- bundled pictures ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted(registry._BUNDLED))
+@pytest.mark.parametrize("name", sorted(registry.bundled()))
 def test_every_bundled_picture_loads(name):
     image = lk.data.image(name)
     assert image.dtype == torch.float32 and image.shape[0] in (1, 3) and image.is_contiguous()
@@ -69,7 +69,7 @@ def test_names_say_where_each_comes_from():
 
 
 def test_registry_is_well_formed():
-    for key, entry in registry._registry().items():
+    for key, entry in registry.entries().items():
         assert re.fullmatch(r"[\w/-]+\.(png|jpg|npy|tar\.gz|pth)", key)
         pinned = re.fullmatch(r"[0-9a-f]{40}", entry.get("commit", ""))
         assert pinned or entry["url"].startswith("https://")
@@ -432,7 +432,7 @@ def made_up(tmp_path, monkeypatch):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("LIPKIT_DATA", str(cache))
-    monkeypatch.setattr(registry, "_registry", lambda: {"test/made_up.png": entry})
+    monkeypatch.setattr(registry, "entries", lambda: {"test/made_up.png": entry})
     address = f"http://127.0.0.1:{server.server_port}/{{path}}"
     monkeypatch.setattr(registry, "_url", lambda entry: address.format(**entry))
     yield served / "made_up.png", cache / "test" / "made_up.png"

@@ -23,6 +23,7 @@ from lipkit.gan.training import Training, TrainingPlan
 from lipkit.gan.wgan import Duel
 from lipkit.models import Critic, Encoder, Generator
 from lipkit.physics import CompressedSensing, Denoise, Inpaint
+from tests.support.tiny_fit import PressesCtrlC
 
 PLAN = TrainingPlan(6, 6, (6, 4), steps=(3, 4, 5), batch=(8, 8, 4), faces=16, lr=1e-3)
 COVERED = replace(PLAN, cover=2e-3, joins=6, half=True)
@@ -212,26 +213,11 @@ def test_the_average_of_the_last_steps_and_the_stop_rule():
     assert still.steps == 11 and still.reason == "no loss has fallen by a thousandth for 10 steps"
 
 
-class Pressing(Denoise):
-    """Presses Ctrl-C in the middle of one of its calls."""
-
-    def __init__(self, at: int) -> None:
-        super().__init__(0.1)
-        self.at = at
-        self.calls = 0
-
-    def A(self, x):
-        self.calls += 1
-        if self.calls == self.at:
-            os.kill(os.getpid(), signal.SIGINT)
-        return super().A(x)
-
-
 def test_an_interrupted_search_says_so():
-    found = lk.gan.search(GENERATOR, Pressing(3), TARGET, steps=9, progress=False)
+    found = lk.gan.search(GENERATOR, PressesCtrlC(3), TARGET, steps=9, progress=False)
     assert found.interrupted and found.steps == 3
     assert found.reason == "interrupted at step 3 of 9"
-    pair = lk.gan.search(GENERATOR, Pressing(3), [TARGET] * 2, steps=9, progress=False)
+    pair = lk.gan.search(GENERATOR, PressesCtrlC(3), [TARGET] * 2, steps=9, progress=False)
     assert all(one.interrupted for one in pair)
     assert not lk.gan.search(GENERATOR, Denoise(), TARGET, steps=2, progress=False).interrupted
 

@@ -241,7 +241,7 @@ def test_without_nilearn_there_is_the_phantom(monkeypatch):
 
 
 def test_the_measured_brain_is_a_registered_file_without_a_target(monkeypatch, tmp_path, scan):
-    assert "mri/brain_8ch_ksp.npy" in registry._registry()
+    assert "mri/brain_8ch_ksp.npy" in registry.entries()
     disc = sampling_mask((64, 64), 4, "poisson", calibration=24)
     np.save(tmp_path / "k.npy", (scan.kspace * disc).numpy())
     monkeypatch.setattr(registry, "find", lambda name: tmp_path / "k.npy")
@@ -354,6 +354,19 @@ def test_a_fastmri_file_that_was_undersampled(tmp_path):
     assert found.target is None
     assert found.kspace.shape == (8, 64, 72)  # cut along the lines, not across them
     assert torch.equal(found.sampling, torch.from_numpy(lines).expand(64, 72))
+
+
+def test_what_a_fastmri_file_claims_beside_k_space_is_not_read_unseen(tmp_path):
+    """Of a few kilobytes, HDF5 makes as many zeros as the file says: here thousands of them times
+    the memory of this machine."""
+    path = fastmri(tmp_path / "claims.h5", reconstruction_rss=None, ismrmrd_header=None)
+    with h5py.File(path, "a") as file:
+        file.create_dataset("ismrmrd_header", shape=(10**15,), dtype="u1", chunks=(2**20,))
+    assert lk.data.scan(path).kspace.shape == (8, 128, 72)  # as if it had no header
+    with h5py.File(path, "a") as file:
+        file.create_dataset("mask", shape=(10**15,), dtype="u1", chunks=(2**20,))
+    with pytest.raises(lk.FileError, match="has a mask of 1000000000000000 lines"):
+        lk.data.scan(path)
 
 
 def write(path: Path, content) -> None:

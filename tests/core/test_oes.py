@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
-import signal
 
 import numpy as np
 import pytest
@@ -18,6 +16,7 @@ from lipkit.find.oes_search import FIRST_LAM, OesSearch, oes_settings
 from lipkit.find.relaxed import PENALTIES, key_of, kl_slope, logistic_noise, relax_
 from lipkit.masks import covered
 from lipkit.testing import tiny_image, tiny_prior
+from tests.support.tiny_fit import PressesCtrlC
 
 CLEAN = tiny_image()
 OP = lk.physics.Denoise(sigma=0.1)
@@ -325,59 +324,34 @@ def test_same_seed_same_mask_other_seed_another():
 
 
 def test_interrupted_search_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path):
-    class Interrupting(lk.physics.Denoise):
-        calls = 0
-
-        def A(self, x):
-            self.calls += 1
-            if self.calls == 7:
-                os.kill(os.getpid(), signal.SIGINT)
-            return super().A(x)
-
     path = tmp_path / "search.safetensors"
     options = dict(steps=12, details=True, checkpoint=path, progress=False)
-    stopping = Interrupting(0.1)
-    stopping.__class__.__name__ = "Denoise"  # the same operator, but for the interruption
-    partial = oes(tiny_prior(), stopping, Y, 0.1, **options)
+    partial = oes(tiny_prior(), PressesCtrlC(7), Y, 0.1, **options)
     assert partial.interrupted and partial.steps == 7
-    resumed = oes(tiny_prior(), OP, Y, 0.1, **options)
+    same = PressesCtrlC(-1)
+    resumed = oes(tiny_prior(), same, Y, 0.1, **options)
     whole = oes(tiny_prior(), OP, Y, 0.1, **(options | {"checkpoint": None}))
     assert not resumed.interrupted and resumed.steps == 12
     assert all(torch.equal(resumed.logits[n], v) for n, v in whole.logits.items())
     np.testing.assert_array_equal(resumed.history["loss"], whole.history["loss"])
     with pytest.raises(lk.InputError, match="another search: its lr differ"):
-        oes(tiny_prior(), OP, Y, 0.1, lr=0.2, **options)
+        oes(tiny_prior(), same, Y, 0.1, lr=0.2, **options)
     path.write_bytes(b"no such thing")
     with pytest.raises(lk.FileError, match="no readable checkpoint"):
         oes(tiny_prior(), OP, Y, 0.1, **options)
-
-
-class Pressing(lk.physics.Denoise):
-    """Presses Ctrl-C in the middle of one of its calls."""
-
-    def __init__(self, at: int) -> None:
-        super().__init__(0.1)
-        self.at = at
-        self.calls = 0
-
-    def A(self, x):
-        self.calls += 1
-        if self.calls == self.at:
-            os.kill(os.getpid(), signal.SIGINT)
-        return super().A(x)
 
 
 def test_a_half_learned_mask_is_not_handed_out_in_silence(tmp_path):
     path = tmp_path / "search"
     how = dict(steps=12, progress=False)
     with pytest.raises(KeyboardInterrupt, match="interrupted at step 5 of 12.*details=True"):
-        oes(tiny_prior(), Pressing(5), Y, 0.1, **how)
+        oes(tiny_prior(), PressesCtrlC(5), Y, 0.1, **how)
     with pytest.raises(KeyboardInterrupt, match=rf"at step 5 of 12; .*{path.name} goes on"):
-        oes(tiny_prior(), Pressing(5), Y, 0.1, checkpoint=path, **how)
+        oes(tiny_prior(), PressesCtrlC(5), Y, 0.1, checkpoint=path, **how)
     assert path.exists()
     with pytest.raises(KeyboardInterrupt, match="interrupted at step 2 of 12"):
-        oes_multi(tiny_prior(), [Pressing(2), OP], [Y, Y], 0.1, **how)
-    found = oes_multi(tiny_prior(), [Pressing(2), OP], [Y, Y], 0.1, details=True, **how)
+        oes_multi(tiny_prior(), [PressesCtrlC(2), OP], [Y, Y], 0.1, **how)
+    found = oes_multi(tiny_prior(), [PressesCtrlC(2), OP], [Y, Y], 0.1, details=True, **how)
     assert found.interrupted and found.steps == 2
     assert not oes(tiny_prior(), OP, Y, 0.1, details=True, **how).interrupted
 

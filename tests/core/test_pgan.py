@@ -194,7 +194,7 @@ def test_the_beginning_of_a_sha256_is_checked(tmp_path, monkeypatch):
     monkeypatch.setenv(registry.CACHE_VARIABLE, str(tmp_path / "cache"))
     entries = {"pgan/a.pth": {"url": url, "sha256": right}}
     entries["pgan/b.pth"] = {"url": url, "sha256": "0" * 8}
-    monkeypatch.setattr(registry, "_registry", lambda: entries)
+    monkeypatch.setattr(registry, "entries", lambda: entries)
     try:
         assert lk.data.file("pgan/a.pth").read_bytes() == b"what was published"
         with pytest.raises(lk.FileError, match="another sha256"):

@@ -267,7 +267,7 @@ def test_operators_keep_the_type(name, dtype):
 def test_a_picture_measured_in_inference_mode_can_be_fitted_afterwards(name):
     """Nothing an operator remembers from one call may spoil the gradients of a later one."""
     op = OPERATORS[name]
-    lk.physics.pictures._reduction.cache_clear()
+    lk.physics.pictures.reduction_matrix.cache_clear()
     with torch.inference_mode():
         op.measure(torch.rand(3, 16, 24, dtype=torch.float64))
     x = torch.rand(3, 16, 24, dtype=torch.float64, requires_grad=True)

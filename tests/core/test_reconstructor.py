@@ -84,7 +84,7 @@ def test_it_is_a_fit_for_each_measurement():
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_it_works_where_gradients_are_switched_off(mode):
     physics, x = lk.physics.SuperResolution(2), batch(1)
-    lk.physics.pictures._reduction.cache_clear()
+    lk.physics.pictures.reduction_matrix.cache_clear()
     restore = lk.Reconstructor(**FAST)
     want = restore(physics.A(x), physics)
     with mode():

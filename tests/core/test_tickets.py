@@ -18,9 +18,8 @@ from safetensors import safe_open
 from safetensors.numpy import save as safetensors_bytes
 
 import lipkit as lk
-from lipkit.formats import maskfile as _maskfile
-from lipkit.tickets import image_hash
-from lipkit.tickets import initial as _initial
+from lipkit.formats import maskfile
+from lipkit.tickets import image_hash, initial
 
 PRIOR = lk.testing.tiny_prior(seed=3)
 NOTE = {"method": "random", "density": 0.3, "image": {"sha256": "ab", "size": (16, 16)}}
@@ -178,7 +177,7 @@ def test_the_network_is_drawn_before_the_code(name):
     """So the initial weights depend neither on the size nor on the kind of code."""
     tiny = {"levels": 1, "width": 4} if name == "deep-decoder" else {"levels": 2}
     recipe = lk.Prior(name, size=(33, 40), seed=5, code_scale=0.3, **tiny).recipe
-    assert torch.equal(weights(_initial.initial_net(recipe)), weights(recipe.prior().net))
+    assert torch.equal(weights(initial.initial_net(recipe)), weights(recipe.prior().net))
 
 
 def test_a_ticket_gives_back_its_prior(path):
@@ -216,7 +215,7 @@ def test_a_fit_with_a_ticket_keeps_its_mask(path):
 
 def test_other_weights_are_refused_and_the_mask_is_not(path):
     ticket = lk.Ticket.load(path)
-    ticket.weights = _initial.fingerprint(lk.testing.tiny_prior(seed=4).net)
+    ticket.weights = initial.fingerprint(lk.testing.tiny_prior(seed=4).net)
     ticket.made_with = {"torch": "1.0"}
     ticket.save(path)
     with pytest.raises(lk.Error, match=r"are not the ones .* torch 1\.0, .* lipkit\.Mask\.load"):
@@ -234,7 +233,7 @@ def test_weights_that_differ_by_rounding_are_accepted_with_a_warning(path):
     near = [p * (1 + 1e-7) for p in PRIOR.net.parameters()]
     sha256 = "0" * 64
     probe = torch.cat([v.detach().flatten()[:: -(-v.numel() // 4)] for v in near])
-    ticket.weights = _initial.Fingerprint(sha256, probe)
+    ticket.weights = initial.Fingerprint(sha256, probe)
     ticket.save(path)
     with pytest.warns(UserWarning, match="but for rounding"):
         again = lk.Ticket.load(path)
@@ -387,7 +386,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(path, monkeypatch, t
             file.write(data[:10])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_maskfile.Path, "write_bytes", full)
+    monkeypatch.setattr(maskfile.Path, "write_bytes", full)
     with pytest.raises(lk.FileError, match="cannot be written"):
         tiny_ticket(0.5).save(path)
     assert path.read_bytes() == old

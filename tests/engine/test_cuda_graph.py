@@ -6,6 +6,7 @@ import gc
 import re
 import sys
 import weakref
+from dataclasses import replace
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -336,7 +337,8 @@ class ForgetsItDrew(Rerun):
 class ForgetsTheMask(Rerun):
     def rerun(self):
         run = self.step.args[0].__self__
-        engine, run.engine = run.engine, run.engine._replace(pairs=[])
+        engine = run.engine
+        run.engine = replace(engine, pairs=[])
         super().rerun()
         run.engine = engine
 

@@ -123,6 +123,7 @@ def test_compaction_changes_neither_outputs_nor_training(kind):
         ("dip", ["down1a.conv.weight"]),
         ("dip", ["skip0.conv.weight", "up1a.conv.weight"]),
         ("dip", ["norm1.weight"]),
+        ("dip", ["norm1.bias"]),
         ("oes", ["down2b.conv.weight"]),
         ("oes", ["up1a.norm.weight", "up1a.norm.bias"]),
         ("oes", ["head.weight"]),

@@ -158,7 +158,7 @@ def test_a_statement_that_means_nothing_is_refused(book, statement, sentence):
 
 def test_stale_records_and_printed_numbers_decide_nothing(book, monkeypatch):
     keep(book, "paper", AHEAD | DENSE)
-    monkeypatch.setitem(lk.experiment.VERSIONS, "snip", 2)
+    monkeypatch.setitem(lk.lab.experiment.VERSIONS, "snip", 2)
     assert judged(book, BETTER).verdict == "not yet run"
     entry = {"id": "C-1", "says": "so.", "paper": "ghosh2024oes", "where": "Table 4"}
     entry["tests"] = [{"table": "oes24-4", "holds": [["IMP 14 x 20 %", ">", "IMP 3 x 80 %"]]}]

@@ -73,7 +73,7 @@ def cifar(tmp_path, monkeypatch):
         archive(path, content, kind)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         monkeypatch.setattr(
-            registry, "_registry", lambda: {labels._ARCHIVE: {"url": "https://", "sha256": sha256}}
+            registry, "entries", lambda: {labels._ARCHIVE: {"url": "https://", "sha256": sha256}}
         )
 
     return place
@@ -99,7 +99,7 @@ def test_another_archive_is_refused(cifar, content):
 
 
 def test_the_registry_holds_the_binary_archive_of_its_makers():
-    entry = registry._registry()[labels._ARCHIVE]
+    entry = registry.entries()[labels._ARCHIVE]
     assert entry["url"] == "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
     assert entry["sha256"].startswith("c4a38c50a1bc") and entry["bytes"] == 170_052_171
     assert "www.cs.toronto.edu" in lk.data.names()[labels._ARCHIVE]

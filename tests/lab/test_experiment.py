@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import lipkit as lk
-from lipkit.lab import Experiment, Records, kinds, results, run, untrained
+from lipkit.lab import Experiment, Records, classifier, kinds, results, run, untrained
 from lipkit.lab import experiment as experiments
 from lipkit.lab import records as records_module
 from lipkit.lab.kinds import restore
@@ -190,12 +190,12 @@ def test_tickets_go_to_a_classifier_and_back(tmp_path):
     made = small(**lesson, method="imp", density=0.5, find={"steps": 4}, steps=60, lr=0.02)
     record = run(made, masks=tmp_path)
     images, labels = lk.data.labelled("digits", first=200)
-    classifier = lk.classify.Classifier(prior(), (1, 8, 8))
-    found = lk.classify.imp(classifier, images, labels, rounds=4, steps=4, batch=20, seed=0)
-    mask = lk.classify.carried(found.mask, prior().net)
+    pupil = classifier.Classifier(prior(), (1, 8, 8))
+    found = classifier.imp(pupil, images, labels, rounds=4, steps=4, batch=20, seed=0)
+    mask = classifier.carried(found.mask, prior().net)
     assert record["layers"] == {n: list(c) for n, c in mask.per_layer().items()}
-    taught = lk.classify.train(classifier, images, labels, mask=mask, steps=60, batch=20, lr=0.02)
-    accuracy = lk.classify.accuracy(taught, *lk.data.labelled("digits", "test"))
+    taught = classifier.train(pupil, images, labels, mask=mask, steps=60, batch=20, lr=0.02)
+    accuracy = classifier.accuracy(taught, *lk.data.labelled("digits", "test"))
     assert record["numbers"]["accuracy"] == pytest.approx(accuracy) and accuracy > 0.2
     restored = small(method="imp", density=0.5, find={"steps": 4}, find_on=lesson)
     assert run(restored, masks=tmp_path)["layers"] == record["layers"]

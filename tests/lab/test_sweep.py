@@ -13,8 +13,7 @@ from distributed import LocalCluster
 
 import lipkit as lk
 from lipkit.cli import main
-from lipkit.lab import cluster, records, sweep
-from lipkit.lab import running as trial
+from lipkit.lab import cluster, records, running, sweep
 from lipkit.lab.grid import Grid, names
 from lipkit.lab.records import Records
 
@@ -90,7 +89,7 @@ def test_a_sweep_goes_on_where_it_ended_and_past_failures(tmp_path):
 
 def test_stale_records_are_made_again(tmp_path, monkeypatch):
     quiet(grid(), tmp_path)
-    monkeypatch.setitem(lk.experiment.VERSIONS, "snip", 2)
+    monkeypatch.setitem(lk.lab.experiment.VERSIONS, "snip", 2)
     assert quiet(grid(), tmp_path)[:3] == (2, 2, 2)  # the failures were those of the older snip
 
 
@@ -143,7 +142,7 @@ def test_a_worker_that_breaks_does_not_end_the_sweep(workers, tmp_path, monkeypa
         tries.append(experiment)
         raise SystemError("the worker died")
 
-    monkeypatch.setattr(trial, "run", broken)
+    monkeypatch.setattr(running, "run", broken)
     two = grid(arms={"dense": {}})
     done = quiet(two, tmp_path, serial=False, scheduler=workers.scheduler_address)
     assert (done.done, done.failed) == (0, 2)
@@ -199,7 +198,7 @@ def test_command_line(file, tmp_path, capsys):
     assert [row["arm"] for row in json.loads(other)] == ["snip"]
     code, out, _ = run(capsys, "records", "--records", folder)
     assert (code, out.strip()) == (0, "no records")
-    Records(folder).add(trial.run(grid().points[0].experiment), "some")
+    Records(folder).add(running.run(grid().points[0].experiment), "some")
     code, out, _ = run(capsys, "records", "--records", folder, "-w", "image", "astronaut")
     assert code == 0 and "1 done" in out and "astronaut" in out
     table = tmp_path / "all.csv"
@@ -228,7 +227,7 @@ def test_bad_input_is_one_sentence(arguments, sentence, tmp_path, monkeypatch, c
 
 def test_costs_are_those_of_experiments_alike():
     costs, found = sweep.Costs([], "cpu"), grid().points[0].experiment
-    record = trial.run(found) | {"seconds": 3.0}
+    record = running.run(found) | {"seconds": 3.0}
     costs.learn(record)
     longer = grid(common=COMMON | {"steps": 60}).points[0].experiment
     larger = grid(common=COMMON | {"size": 32}).points[0].experiment

@@ -68,11 +68,11 @@ def test_arms_are_run_with_every_seed_and_an_arms_own_arguments_hold() -> None:
 
 def test_arms_may_be_searches_or_anything_else_that_is_called() -> None:
     found = lk.lab.run_arms(
-        {"sparse": dict(density=0.1), "denser": dict(density=0.4)},
+        {"sparse": dict(density=0.3), "denser": dict(density=0.6)},
         seeds=[3],
         shared=lambda seed: dict(prior=lk.testing.tiny_prior(), seed=seed),
         run=lk.find.random,
         label="searches",
     )
-    assert found["sparse", 3] == lk.find.random(lk.testing.tiny_prior(), density=0.1, seed=3)
+    assert found["sparse", 3] == lk.find.random(lk.testing.tiny_prior(), density=0.3, seed=3)
     assert found["denser", 3].density > found["sparse", 3].density

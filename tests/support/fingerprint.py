@@ -210,8 +210,8 @@ def prune_a_generator(s: Setting) -> Numbers:
 
 def learn_classes(s: Setting) -> Numbers:
     images, labels = lk.data.labelled("digits", first=60)
-    net = s.nudged(lk.classify.Classifier(tiny_prior(seed=s.seed), tuple(images.shape[1:])))
-    net = lk.classify.train(net, images.to(s.dtype), labels, steps=4, seed=s.seed)
+    net = s.nudged(lk.lab.classifier.Classifier(tiny_prior(seed=s.seed), tuple(images.shape[1:])))
+    net = lk.lab.classifier.train(net, images.to(s.dtype), labels, steps=4, seed=s.seed)
     return {"weights": torch.cat([p.flatten() for p in net.parameters()])}
 
 
@@ -234,8 +234,8 @@ def run_experiments(s: Setting) -> Numbers:
     }
     numbers: Numbers = {}
     for name, own in given.items():
-        experiment = lk.experiment.Experiment.of(tiny | own | {"seed": s.seed})
-        numbers |= {f"{name}: {k}": v for k, v in _of_record(lk.trial.run(experiment)).items()}
+        experiment = lk.lab.Experiment.of(tiny | own | {"seed": s.seed})
+        numbers |= {f"{name}: {k}": v for k, v in _of_record(lk.lab.run(experiment)).items()}
     return numbers
 
 
@@ -259,7 +259,7 @@ def digests(s: Setting) -> Numbers:
         ),
         dict(image=["coffee", "chelsea"], size=32, method="imp_multi", density=0.5),
     ]
-    made = [lk.experiment.Experiment.of(given).digest for given in kinds]
+    made = [lk.lab.Experiment.of(given).digest for given in kinds]
     return {"digests": torch.tensor([int(digest[:12], 16) for digest in made]).double()}
 
 

@@ -8,7 +8,7 @@ import yaml
 
 PARAMETERS = '# parameters\nprofile: str = "laptop"\nsigma: float = 0.1\nsize: int | None = None'
 START = """import lipkit as lk
-p = lk.chapter.start(globals(), smoke={"size": 8}, laptop={"size": 16}, paper={"size": 32})"""
+p = lk.book.chapter.start(globals(), smoke={"size": 8}, laptop={"size": 16}, paper={"size": 32})"""
 BAND = 'p.check("PSNR", False, "2.04 dB, band -2 to 2")'
 END = 'p.check("size", p.size > 1, str(p.size), always=True)\np.finish()'
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import numpy as np
 import torch
 
@@ -55,3 +58,17 @@ class Garbage(lk.physics.Denoise):
     def A(self, x):
         self.calls += 1
         return self.scale * x if self.calls == self.at else x
+
+
+class PressesCtrlC(lk.physics.Denoise):
+    """Interrupts its own process in the middle of one step, so many times."""
+
+    def __init__(self, at: int, times: int = 1):
+        super().__init__(0.1)
+        self.at, self.times, self.calls = at, times, 0
+
+    def A(self, x):
+        self.calls += 1
+        for _ in range(self.times if self.calls == self.at else 0):
+            os.kill(os.getpid(), signal.SIGINT)
+        return x

@@ -1,41 +1,30 @@
-"""The kinds of experiments, a file each; another kind is one more file, and its name below."""
+"""The kinds of experiments, a file each; another kind is one more file, and its name below.
+
+Each file has a word for what its masks are of, `MASKS_ARE_OF` (masks are for kinds that say the
+same), the names of its tasks with what their strength means, `TASKS`, and these functions:
+
+- `check(e)` refuses what cannot be run, before anything is;
+- `problem(e)` makes what is to be solved: pictures, operators and measurements;
+- `find(search, device, folder, progress)` finds the mask and returns a `Found`; `search` is the
+  search of an experiment, and `folder` keeps masks, or is None;
+- `run(e, found, progress)` solves the problem with that mask and returns an `Outcome`.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Protocol
+from types import ModuleType
 
 from ...checks import check_one_of
-from ..results import Found, Outcome
 from ..settings import TRAINED, Settings
 from . import classify, generator, mri, restore
 
-
-class Kind(Protocol):
-    """What each of the files has; those that are chosen by `task` also have `TASKS`."""
-
-    MASKS_ARE_OF: str  # masks are for kinds that say the same, as their networks are alike
-
-    def check(self, e: Settings) -> None:
-        """Refuse what cannot be run, before anything is."""
-
-    def problem(self, e: Settings) -> Any:
-        """Make what is to be solved: pictures, operators and measurements."""
-
-    def find(
-        self, search: Settings, device: str, folder: str | Path | None, progress: bool
-    ) -> Found:
-        """Find the mask, in the folder if it is there; `search` is the search of an experiment."""
-
-    def run(self, e: Settings, found: Found, progress: bool) -> Outcome:
-        """Solve the problem with the mask that was found."""
+OF_PRIOR: dict[str, ModuleType] = {TRAINED: generator}  # whose tasks are those of `restore`
+OF_TASK: dict[str, ModuleType] = {
+    task: kind for kind in (restore, classify, mri) for task in kind.TASKS
+}
 
 
-OF_PRIOR: dict[str, Kind] = {TRAINED: generator}
-OF_TASK: dict[str, Kind] = {t: kind for kind in (restore, mri, classify) for t in kind.TASKS}
-
-
-def kind_of(e: Settings) -> Kind:
+def kind_of(e: Settings) -> ModuleType:
     """Decide of which kind an experiment is.
 
     >>> kind_of(Settings("slice-1", 64, task="mri")).__name__

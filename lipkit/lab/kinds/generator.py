@@ -24,6 +24,7 @@ from ...gan.search import search as search_range
 from ...models import Generator
 from ..restoring import weights
 from ..results import Found, Outcome, not_interrupted
+from ..search import mask_name
 from ..settings import Settings, check_names
 from . import restore
 
@@ -100,11 +101,11 @@ def find(search: Settings, device: str, folder: str | Path | None, progress: boo
     began = time.perf_counter()
     if search.method == "dense":
         return Found(None, net)
-    if search.method == "random":
-        mask = tickets.random(net, search.density, search.seed)
-        return Found(mask, net, time.perf_counter() - began)
-    if search.method == "magnitude":
-        mask = tickets.magnitude(net, search.density, **search.find)
+    if search.method != "imp":
+        if search.method == "random":
+            mask = tickets.random(net, search.density, search.seed)
+        else:
+            mask = tickets.magnitude(net, search.density, **search.find)
         return Found(mask, net, time.perf_counter() - began)
     how = {"rate": 0.2, "pictures": TRAINING} | search.find
     real = pictures(search, net.side, held_out=False, count=how.pop("pictures"))
@@ -131,7 +132,7 @@ def _family(search: Settings) -> str:
         search, density=0.5, control="none", task="denoise", strength=25, task_options={},
         steps=1, lr=1, fit={}, every=None,
     )  # fmt: skip
-    return "-".join(["gan", own.digest, *map(str, own.versions().values())])
+    return f"gan-{mask_name(own)}"
 
 
 def sparse(e: Settings, found: Found) -> Generator:
