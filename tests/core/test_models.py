@@ -72,7 +72,12 @@ def test_published_parameter_counts(name, options, count):
     assert sum(p.numel() for p in lk.models.build(name, **options).parameters()) == count
 
 
-@pytest.mark.parametrize("name", lk.models.PRESETS)
+PUBLISHED = (lk.models.Hourglass, lk.models.DeepDecoder)  # networks whose parameters have names
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, (net, _) in lk.models.PRESETS.items() if net in PUBLISHED]
+)
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_load_reference_round_trip(name, prefix):
     torch.manual_seed(0)
