@@ -96,7 +96,7 @@ def fitting(prior: lk.Prior, y: torch.Tensor, mask: lk.Mask) -> Callable[[int], 
 
     def steps(count: int) -> None:
         for _ in range(count):
-            run._step_and_measure()
+            run.advance()
 
     return steps
 
@@ -109,8 +109,10 @@ def makers(net_name: str, size: str, kind: str) -> tuple[dict[str, Callable], Ro
     y = lk.physics.Denoise(0.1).measure(lk.testing.tiny_image((height, width)))
     mask, z = make_mask(prior.net, kind), prior.z
     mask.apply(prior.net)
-    small, even = drop_channels(prior.net, mask), drop_channels(prior.net, mask, EVEN)
-    kept, dense = cost(small.net, z, small.mask).kept, cost(prior.net, z).multiply_adds
+    small = drop_channels(prior.net, mask)
+    even = drop_channels(prior.net, mask, EVEN)
+    kept = cost(small.net, z, small.mask).kept
+    dense = cost(prior.net, z).multiply_adds
 
     def full() -> torch.nn.Module:
         return copy.deepcopy(prior.net)

@@ -3,9 +3,9 @@
 `lk.fit` hands its network, masked already, to `install`, trains `Engine.net` in its place, and asks
 `Engine.finish` for the network with the trained weights. Whatever the choice, the same weights are
 trained along the same path, up to rounding; `Fit.engine` says which it was, and `engine="plain"` is
-the network as it is. The annex can be taken away without a change of results; it imports `models`,
-`masks`, `checks` and `errors` alone, and everybody else imports from this face. (`lipkit.find`
-borrows the vector instructions of `sparse` too, for compiled passes of its own.)
+the network as it is. The annex imports `models`, `masks`, `checks` and `errors` alone, and others
+import from this face alone. (`lipkit.find` borrows the vector instructions of `sparse` too, for
+compiled passes of its own.)
 
 **The way of a step.** `fit` calls `forward_and_loss`, which calls `Engine.net`:
 
@@ -55,12 +55,12 @@ compares networks there compares rounding (see `tests/engine/constants.py`).
 
 from __future__ import annotations
 
+from . import sparse
 from .choose import EVEN, Engine, install
 from .cost import Cost, cost
 from .cuda_graph import WORTH, GraphStep
 from .dense import boxed, forward_and_loss
 from .drop_channels import Smaller, drop_channels
-from .sparse import SparseNetwork, sparse_network, why_not
 
 compact = drop_channels  # its name in chapters, kept for one release
 
@@ -80,3 +80,7 @@ __all__ = [
     "sparse_network",
     "why_not",
 ]
+
+
+def __getattr__(name: str):
+    return getattr(sparse, name)  # SparseNetwork and its two functions, loaded on first use

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from ..masks import Mask
 from ..models import Hourglass
+from . import sparse
 from .cost import cost
 from .dense import boxed
 from .drop_channels import drop_channels
-from .sparse import sparse_network, why_not
 
 DENSE_FROM = 0.6  # from this part of the multiply-adds on, dense convolutions are as fast ...
 NARROW = 190  # ... unless an hourglass has fewer of them for each output: torch does those slowly
@@ -98,9 +98,9 @@ def _unmasked(net: nn.Module, z: Tensor, precision: str) -> _Choice:
     reason = why_not_sparse(net, z, full, precision)
     if reason:
         return _Choice("dense", f"dense: {reason}", boxed(net))
-    sparse = sparse_network(net, full)
-    about = f"sparse step for all {len(sparse.values):,} weights: the network is narrow"
-    return _Choice("sparse", about, sparse, ways_home=(sparse.write_back,))
+    trained = sparse.sparse_network(net, full)
+    about = f"sparse step for all {len(trained.values):,} weights: the network is narrow"
+    return _Choice("sparse", about, trained, ways_home=(trained.write_back,))
 
 
 def _masked(net: nn.Module, z: Tensor, mask: Mask, precision: str) -> _Choice:
@@ -112,10 +112,10 @@ def _masked(net: nn.Module, z: Tensor, mask: Mask, precision: str) -> _Choice:
     kept, channels = small.channels
     reason = why_not_sparse(small.net, z, small.mask, precision)
     if not reason:
-        sparse = sparse_network(small.net, small.mask)
-        about = f"sparse step for {len(sparse.values):,} weights on {kept} of {channels} channels"
+        trained = sparse.sparse_network(small.net, small.mask)
+        about = f"sparse step for {len(trained.values):,} weights on {kept} of {channels} channels"
         # its values go to the small network, and from there to the full one
-        return _Choice("sparse", about, sparse, ways_home=(sparse.write_back, small.write_back))
+        return _Choice("sparse", about, trained, ways_home=(trained.write_back, small.write_back))
     small = drop_channels(net, mask, EVEN)
     kept, channels = small.channels
     if kept == channels:
@@ -136,7 +136,7 @@ def why_not_sparse(net: nn.Module, z: Tensor, mask: Mask, precision: str) -> str
     narrow = isinstance(net, Hourglass) and price.kept < NARROW * price.outputs
     if price.density >= DENSE_FROM and not narrow:
         return f"{100 * price.density:.0f} % of the multiply-adds are to be done"
-    return why_not(net, mask)
+    return sparse.why_not(net, mask)
 
 
 @torch.no_grad()

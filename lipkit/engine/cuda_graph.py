@@ -26,7 +26,8 @@ class CudaGraph:
     """PyTorch's recipe for a capture, on a stream of its own."""
 
     def __init__(self, generator: torch.Generator) -> None:
-        self.generator, self.graph = generator, torch.cuda.CUDAGraph()
+        self.generator = generator
+        self.graph = torch.cuda.CUDAGraph()
         self.stream = torch.cuda.Stream(generator.device)
         self.outputs: tuple[Tensor, ...] = ()
 
@@ -79,10 +80,14 @@ class GraphStep:
         generator: torch.Generator,
         why_not: str = "",
     ) -> None:
-        self.net, self.adam, self.generator = net, adam, generator
+        self.net = net
+        self.adam = adam
+        self.generator = generator
         kind = GRAPHS.get(generator.device.type)
         self.graph = kind(generator) if kind else None
-        self.about, self.calls, self.watch = "", 0, Watch()
+        self.about = ""
+        self.calls = 0
+        self.watch = Watch()
         if why_not:
             self._give_up(why_not)
 
@@ -99,7 +104,8 @@ class GraphStep:
 
     def _give_up(self, reason: str) -> None:
         if self.graph is not None:
-            self.graph, self.about = None, f"steps one by one: {reason}"
+            self.graph = None
+            self.about = f"steps one by one: {reason}"
 
     def _warm_up_watched(self, step: Callable[[], Outputs]) -> Outputs:
         """The last step before the capture: all is now in the places where it will be."""
@@ -111,7 +117,9 @@ class GraphStep:
 
     def _capture(self, step: Callable[[], Outputs]) -> Outputs:
         """Capture the step, and do it both ways from the same state; the second way counts."""
-        before, replayed, graph = self._state(), {}, self.graph
+        before = self._state()
+        replayed = {}
+        graph = self.graph
         try:
             graph.capture(partial(self._captured, step))
             replayed = self._done(before, graph.replay())
@@ -139,7 +147,8 @@ class GraphStep:
     def _compare(self, replayed: dict[str, Tensor], stepped: dict[str, Tensor]) -> None:
         self.about = "the step is one CUDA graph"
         for name, want in stepped.items():
-            error, size = float((replayed[name] - want).norm()), float(want.norm())
+            error = float((replayed[name] - want).norm())
+            size = float(want.norm())
             if not error <= TOLERANCE * size:
                 self._give_up(f"the graph's {name} is off by {error:.2g} of {size:.2g}")
 

@@ -27,7 +27,7 @@ def random(
     per_layer: bool = False,
     seed: int = 0,
 ) -> Mask:
-    """Weights drawn uniformly; `op` and `y` play no role.
+    """Keep weights drawn uniformly; `op` and `y` play no role.
 
     Published, scope "conv": rounds that remove 20 % twice over, since every convolution was listed
     twice, so that each leaves about 64 %; as many as reach the density, hence a density of about
@@ -60,7 +60,7 @@ def magnitude(
     per_layer: bool = False,
     seed: int = 0,
 ) -> Mask:
-    """The largest `|w|`; `op`, `y` and `seed` play no role.
+    """Keep the largest `|w|`; `op`, `y` and `seed` play no role.
 
     Published: parameters that are zero from the start (the shifts of batch norm, which scope "all"
     covers) count as pruned already, and the density is that of the others.
@@ -88,7 +88,7 @@ def snip(
     per_layer: bool = False,
     seed: int = 0,
 ) -> Mask:
-    """SNIP (Lee et al. 2019): the largest `|g w|` at once; `seed` plays no role.
+    """Keep, as SNIP (Lee et al. 2019) does, the largest `|g w|` at once; `seed` plays no role.
 
     Published: the largest `|g|`, whatever the weight (there over scope "all"). The scripts' own
     setting is the fraction kept, as `density` is here, though they call it the fraction pruned.
@@ -113,7 +113,7 @@ def grasp(
     per_layer: bool = False,
     seed: int = 0,
 ) -> Mask:
-    """GraSP (Wang et al. 2020): the largest w (H g) at once; `seed` plays no role.
+    """Keep, as GraSP (Wang et al. 2020) does, the largest w (H g) at once; `seed` plays no role.
 
     Published: the lowest g + H w, or within layers the largest `|g| / |g + H w|` (there over scope
     "all").
@@ -139,7 +139,7 @@ def synflow(
     seed: int = 0,
     rounds: int = 100,
 ) -> Mask:
-    """SynFlow (Tanaka et al. 2020): the largest flows, scored anew after each of `rounds` prunings.
+    """Keep the largest flows, anew after each of `rounds` prunings (SynFlow, Tanaka et al. 2020).
 
     After round t the density is density^(t / rounds), and pruned stays pruned; `op`, `y` and `seed`
     play no role. Published: the largest `|dR/dw|` at once (there over scope "all"), with signs,
@@ -181,7 +181,7 @@ def _twice_drawn(prior: Prior, density: float, draw: torch.Generator) -> Mask:
 
 
 def _top_of_nonzero(prior: Prior, scores: dict[str, Tensor], density: float) -> Mask:
-    """The published start: whatever is zero is pruned, and densities count the rest."""
+    """Start as published: whatever is zero is pruned, and densities count the rest."""
     parameters = dict(prior.net.named_parameters())
     start = Mask({n: parameters[n].detach() != 0 for n in scores})
     kept = count(checked_density(density), start.kept)

@@ -160,7 +160,9 @@ def _descended(_place, numbers, v, dloss_dw, dw_dv, first, second, p0, more=None
     return {0: stepped, 1: dloss_dw.like(0.0), 3: first, 4: second}, p
 
 
-draw, step, step_with = _make_pass(4, _drawn), _make_pass(6, _descended), _make_pass(7, _descended)
+draw = _make_pass(4, _drawn)
+step = _make_pass(6, _descended)
+step_with = _make_pass(7, _descended)
 
 
 @njit(**FAST)

@@ -30,7 +30,8 @@ class Lanes:
     """
 
     def __init__(self, builder, vectors) -> None:
-        self.builder, self.vectors = builder, list(vectors)
+        self.builder = builder
+        self.vectors = list(vectors)
 
     def like(self, number) -> Lanes:
         if isinstance(number, Lanes):
@@ -115,7 +116,8 @@ class Lanes:
             return builder.bitcast(builder.add(bits, whole(0x3F3504F3)), VECTOR)
 
         # the mantissa from sqrt(1/2) to sqrt(2): what is above it goes to the exponent
-        power, x = self.each(exponent), self.each(mantissa) - 1
+        power = self.each(exponent)
+        x = self.each(mantissa) - 1
         square = x * x
         rest = x.polynomial(_LOG) * x * square
         rest = power.times_plus(-2.12194440e-4, rest)

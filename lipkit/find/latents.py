@@ -59,6 +59,6 @@ class PerImage(Prior):
         self.register_buffer("z", codes)
 
     def forward(self, z: Tensor | None = None) -> Tensor:
-        """A picture for each code."""
+        """Make a picture for each code."""
         codes = self.z if z is None else z
         return torch.cat([self.crop(self.net(one)) for one in codes.split(1)])

@@ -28,7 +28,7 @@ def imp_multi(
     seed: int = 0,
     **options,
 ) -> Imp:
-    """`imp` with one network for several images: the loss is the mean of theirs.
+    """Do `imp` with one network for several images: the loss is the mean of theirs.
 
     Args:
         ops: an operator for each measurement in `ys`, or one for all.
@@ -81,7 +81,7 @@ class Joint:
 
 
 def joined(prior: Prior, ops, ys: Sequence[Tensor]) -> tuple[Joint, Tensor]:
-    """Several measurements as one: operators side by side, measurements stacked.
+    """Join several measurements to one: operators side by side, measurements stacked.
 
     >>> import lipkit as lk
     >>> op = lk.physics.Denoise()

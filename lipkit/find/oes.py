@@ -42,11 +42,11 @@ class Oes:
         return self.at(self.density)
 
     def at(self, density: float) -> Mask:
-        """The mask that the same logits give at another density."""
+        """Return the mask that the same logits give at another density."""
         return Mask.top(self.logits, checked_density(density))
 
     def probabilities(self) -> Tensor:
-        """The probability of keeping each weight, as one vector."""
+        """Return the probability of keeping each weight, as one vector."""
         return torch.cat([v.flatten() for v in self.logits.values()]).sigmoid()
 
     def __repr__(self) -> str:
@@ -57,7 +57,7 @@ class Oes:
 
 
 def auto_density(prior: Prior, scope: str = "all") -> float:
-    """The density that keeps 0.2 weights for each value of the picture, at most all of them.
+    """Return the density that keeps 0.2 weights a value of the picture, at most all of them.
 
     The published 3 to 5 % of a large network on a 512x512 picture is 0.11 to 0.19. Held at such a
     ratio a network neither overfits nor loses the picture; held at 5 % on a small one it overfits.
@@ -91,7 +91,7 @@ def oes(
     details: bool = False,
     progress: bool = True,
 ) -> Mask | Oes:
-    """Optimal Eye Surgeon (Ghosh et al. 2024): the mask whose network shows the picture untrained.
+    """Learn, as Optimal Eye Surgeon (Ghosh et al. 2024), a mask that shows the picture untrained.
 
     Each weight gets a logit v, kept with probability sigmoid(v), 1/2 at first. Every step draws a
     relaxed mask, compares the output of the masked initial network with the measurement, and moves
@@ -150,7 +150,7 @@ def oes_multi(
     seed: int = 0,
     **options,
 ) -> Mask | Oes:
-    """`oes` for several images at once: one mask, a code for each image, the mean of their losses.
+    """Do `oes` for several images at once: one mask, a code for each, the mean of their losses.
 
     Args:
         ops: an operator for each measurement in `ys`, or one for all.

@@ -17,7 +17,8 @@ from torch.nn.functional import threshold_
 TINY = 1e-6  # inside the logarithms of the divergence, as published
 MIXING = (0x7FEB352D, 0x846CA68B)  # odd factors that spread a number's bits over all of them
 _BITS = 2**32 - 1
-BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam
+BETAS = (0.9, 0.999)  # of Adam
+EPSILON = 1e-8
 FARTHEST = 20.0  # logits: odds beyond are as good as certain, and their products underflow
 
 Key = tuple[int, int]  # of all noise of one draw
@@ -93,7 +94,8 @@ def kl(p: Tensor, p0: Tensor | float) -> Tensor:
     >>> kl(torch.tensor([0.05, 0.5]), 0.05).round(decimals=3)
     tensor(0.8300)
     """
-    q, q0 = 1 - p, 1 - p0
+    q = 1 - p
+    q0 = 1 - p0
     return (p * ((p + TINY) / p0).log() + q * ((q + TINY) / q0).log()).sum()
 
 

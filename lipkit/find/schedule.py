@@ -19,7 +19,7 @@ TENTH = 0.1  # a last round of less than this part of a whole one is joined to t
 
 
 def densities(rate: float = 0.2, rounds: int = 16) -> list[float]:
-    """The density after each pruning that removes `rate` of what is left.
+    """Return the density after each pruning that removes `rate` of what is left.
 
     >>> [round(d, 4) for d in densities(0.2, rounds=4)]
     [0.8, 0.64, 0.512, 0.4096]
@@ -29,7 +29,7 @@ def densities(rate: float = 0.2, rounds: int = 16) -> list[float]:
 
 
 def rounds_to(density: float, rate: float = 0.2) -> int:
-    """How many prunings lead to a density; the last takes what remains to be taken.
+    """Return how many prunings lead to a density; the last takes what remains to be taken.
 
     5.49 % is not quite 0.8^13: a fourteenth training for the sake of a few weights would be waste,
     so that the thirteenth pruning takes them along.
@@ -42,7 +42,7 @@ def rounds_to(density: float, rate: float = 0.2) -> int:
 
 
 def checked_rate(rate: float) -> float:
-    """The rate as a float, or a clear error.
+    """Return the rate as a float, or a clear error.
 
     >>> checked_rate(0.2)
     0.2
@@ -101,7 +101,7 @@ def prune(net: nn.Module, mask: Mask, kept: int, exempt: Sequence[str]) -> Mask:
 
 
 def exempt_names(exempt: Exempt, net: nn.Module, scope: str) -> tuple[str, ...]:
-    """The names that `exempt` means, in the order of the network.
+    """Return the names that `exempt` means, in the order of the network.
 
     >>> from lipkit.testing import tiny_prior
     >>> exempt_names(lambda name: name.startswith("head"), tiny_prior().net, "conv")
@@ -121,7 +121,7 @@ def exempt_names(exempt: Exempt, net: nn.Module, scope: str) -> tuple[str, ...]:
 
 
 def rising_run(losses: Sequence[float], patience: int | None) -> tuple[int, int] | None:
-    """First and last round of the run of rising losses at the end, if it is `patience` long.
+    """Return first and last round of the run of rising losses at the end, if it is `patience` long.
 
     >>> rising_run([3.0, 2.0, 2.1, 2.2], patience=2), rising_run([3.0, 2.0, 2.1, 2.2], patience=3)
     ((2, 3), None)

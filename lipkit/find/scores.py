@@ -27,7 +27,7 @@ Scores = dict[str, Tensor]
 def snip_scores(
     prior: Prior, op, y: Tensor, *, scope: str = "conv", variant: str = "paper"
 ) -> Scores:
-    """SNIP: `|g w|`, how much the loss moves when a weight begins to vanish; published: `|g|`.
+    """Score by SNIP, `|g w|`: how the loss moves when a weight begins to vanish; published `|g|`.
 
     Here g is the gradient of the mean squared error of `op.A(prior())` to `y`.
 
@@ -53,7 +53,7 @@ def grasp_scores(
     variant: str = "paper",
     per_layer: bool = False,
 ) -> Scores:
-    """GraSP: w (H g), how much the squared gradient shrinks when a weight begins to vanish.
+    """Score by GraSP, w (H g): how the squared gradient shrinks when a weight begins to vanish.
 
     It is -S of the original, which removes the largest S = -w (H g); g and the Hessian H are those
     of the covered weights. Published: the product is that of g with w, not with a fixed g, hence
@@ -80,7 +80,7 @@ def grasp_scores(
 def synflow_scores(
     prior: Prior, *, scope: str = "conv", variant: str = "paper", mask: Mask | None = None
 ) -> Scores:
-    """SynFlow: `|w| dR/d|w|`, the part of all paths from input to output that a weight carries.
+    """Score by SynFlow, `|w| dR/d|w|`: the part of all paths that a weight carries.
 
     R is the sum of the outputs for an input of ones, with every weight made positive, without
     sigmoid, and with batch norm reduced to its gain; all in float64, for R is a product over
@@ -125,7 +125,7 @@ def _copy(prior: Prior, scope: str) -> tuple[Prior, dict[str, nn.Parameter]]:
 
 
 def _loss(model: Prior, op, y: Tensor) -> Tensor:
-    """The loss that a fit starts from."""
+    """Return the loss that a fit starts from."""
     _, _, loss = forward_and_loss(model, model.z, op, y.to(model.z.device))
     return loss
 
@@ -141,7 +141,7 @@ def _gradients(
 
 @torch.no_grad()
 def _make_positive_and_linear(model: Prior) -> None:
-    """Where all is positive, (leaky) ReLUs pass everything and no signs cancel."""
+    """Make a network in which ReLUs pass everything and no signs cancel."""
     model.double()
     for name, parameter in model.net.named_parameters():
         if name.endswith("bias"):
@@ -158,7 +158,7 @@ def _make_positive_and_linear(model: Prior) -> None:
 
 
 def _ones_code(model: Prior) -> Tensor:
-    """Ones, as few as the network takes where their number only scales all scores alike.
+    """Return ones, as few as the network takes where their number only scales all scores alike.
 
     Where borders are mirrored, a constant picture stays constant from layer to layer.
     """

@@ -32,7 +32,7 @@ LEARNED_ON = {  # levels: side of the pictures, and which
 def universal(
     prior: Prior, op=None, y=None, density: float | str = "auto", *, seed: int = 0
 ) -> Mask:
-    """Random weights, but in every layer as many as masks learned on pictures keep there.
+    """Keep random weights, but in every layer as many as masks learned on pictures keep there.
 
     The profile that comes with the package is the mean of masks that `oes(scope="conv")` learned
     on bundled pictures: for each layer the odds of keeping a weight, relative to all weights. It
@@ -65,7 +65,7 @@ def universal(
 
 
 def profile(masks: Sequence[Mask]) -> dict[str, float]:
-    """What these masks have in common: their mean in each layer, as `universal` wants it.
+    """Return what these masks have in common: their mean in each layer, as `universal` wants it.
 
     >>> import lipkit as lk
     >>> whole = lk.Mask.random(lk.testing.tiny_prior().net, density=0.5)
@@ -82,7 +82,7 @@ def profile(masks: Sequence[Mask]) -> dict[str, float]:
 
 
 def learned(levels: int, size: int, pictures: Sequence[str], steps: int = 1000) -> list[Mask]:
-    """Masks learned on noisy pictures, to take a profile of.
+    """Learn masks on noisy pictures, to take a profile of.
 
     >>> learned(2, 16, ["coffee"], steps=2)
     [Mask(153 of 71,472 weights kept, density 0.214 %, 7 layers)]

@@ -189,7 +189,7 @@ class _Run(loop.Work):
         self.train = self._choose_step()  # fewer are left
 
     def _choose_step(self) -> GraphStep:
-        """The step as a graph where there is one for the device, unless a reason speaks against."""
+        """Make the step a graph where the device has them, unless a reason speaks against."""
         reason = ""
         if self.s.engine == "plain":
             reason = "as asked for"
@@ -215,7 +215,7 @@ class _Run(loop.Work):
         return loss
 
     def _train(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The part of a step that a graph can hold: output, measurement of it, and loss."""
+        """Do the part of a step that a graph can hold: output, measurement of it, and loss."""
         s = self.s
         prior = self.prior
         z = prior.z

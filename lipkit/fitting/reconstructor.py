@@ -54,7 +54,7 @@ class Reconstructor:
         self.fit_options = fit_options
 
     def __call__(self, y: Tensor, physics) -> Tensor:
-        """The pictures [N, C, H, W] behind the measurements `y` [N, ...]."""
+        """Return the pictures [N, C, H, W] behind the measurements `y` [N, ...]."""
         if not isinstance(y, Tensor) or y.ndim < 2 or len(y) == 0:
             got = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
             raise InputError(

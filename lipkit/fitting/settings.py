@@ -110,6 +110,15 @@ def check_prior(prior: Prior) -> None:
         )
 
 
+def check_operator(op) -> None:
+    """Refuse what is not an operator."""
+    if not callable(getattr(op, "A", None)):
+        raise InputError(
+            "op must be an operator with a method A, such as lipkit.physics.Denoise(), "
+            f"got {kind_of(op)}"
+        )
+
+
 def check_parts(
     prior: Prior,
     op,
@@ -120,11 +129,7 @@ def check_parts(
 ) -> None:
     """Refuse what is not a prior, an operator, a measurement; a mask, a picture, a function."""
     check_prior(prior)
-    if not callable(getattr(op, "A", None)):
-        raise InputError(
-            "op must be an operator with a method A, such as lipkit.physics.Denoise(), "
-            f"got {kind_of(op)}"
-        )
+    check_operator(op)
     if mask is not None and not isinstance(mask, Mask):
         raise InputError(
             f"mask must be a lipkit.Mask, got {kind_of(mask)}; Mask.from_flat(vector, prior.net) "

@@ -109,7 +109,7 @@ def sealed(data: bytes) -> bytes:
 
 
 def is_whole(data: bytes, checksum: str) -> bool:
-    """Whether this is the checksum that `sealed` put into a file.
+    """Say whether this is the checksum that `sealed` put into a file.
 
     >>> data = sealed(b"checksum: " + BLANK.encode() + b", content: 3")
     >>> is_whole(data, data[10:74].decode())
@@ -120,7 +120,7 @@ def is_whole(data: bytes, checksum: str) -> bool:
 
 
 def _about(path: Path, data: bytes) -> dict[str, Any]:
-    """The JSON text of a file, once its checksum agrees."""
+    """Return the JSON text of a file, once its checksum agrees."""
     try:
         size = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})

@@ -23,7 +23,7 @@ _INNER = 8  # steps on the dual problem of total variation a step, from where th
 def total_variation(
     op: CompressedSensing, y: Tensor, strength: float | None = None, iterations: int = 150
 ) -> Tensor:
-    """Few edges, the colours of a pixel counted together.
+    """Find a picture of few edges, the colours of a pixel counted together.
 
     >>> op = CompressedSensing((3, 16, 16), m=300, corrupted=0)
     >>> total_variation(op, op.measure(torch.zeros(3, 16, 16)), iterations=2).shape
@@ -45,7 +45,7 @@ def total_variation(
 def wavelet(
     op: CompressedSensing, y: Tensor, strength: float | None = None, iterations: int = 150
 ) -> Tensor:
-    """Few Haar coefficients, the grid of the transform moved in every step to spread its blocks.
+    """Find a picture of few Haar coefficients; the grid moves in every step to spread its blocks.
 
     >>> op = CompressedSensing((3, 16, 16), m=300, corrupted=0)
     >>> wavelet(op, op.measure(torch.zeros(3, 16, 16)), iterations=2).shape
@@ -84,7 +84,7 @@ def _fista(
 
 
 def _square_norm(op: CompressedSensing, y: Tensor) -> float:
-    """The largest eigenvalue of A's square, with a little to spare."""
+    """Return the largest eigenvalue of A's square, with a little to spare."""
     x = torch.randn(1, *op.shape, generator=torch.Generator().manual_seed(0)).to(y)
     for _ in range(20):
         x = op.A_adjoint(op.A(x / x.norm()))
@@ -108,7 +108,7 @@ def _divergence(edges: Tensor) -> Tensor:
 
 
 def _shrunk(x: Tensor, by: float, levels: int) -> Tensor:
-    """The Haar coefficients of all levels moved towards zero, those of the coarsest means not."""
+    """Move the Haar coefficients of all levels towards zero, but for the coarsest means."""
     if levels == 0:
         return x
     blocks = x.unflatten(-2, (-1, 2)).unflatten(-1, (-1, 2))

@@ -37,7 +37,7 @@ def save(
 
 
 def load(path: str | Path) -> Generator | Critic:
-    """The network of a file that `save` wrote, in single precision; `.note` is what it says."""
+    """Read the network that `save` wrote, in single precision; `.note` is what it says."""
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
@@ -60,7 +60,7 @@ def load(path: str | Path) -> Generator | Critic:
 
 
 def describe(net: Generator | Critic) -> dict:
-    """All that `load` needs to build the network."""
+    """Return all that `load` needs to build the network."""
     kind = "generator" if isinstance(net, Generator) else "critic"
     colours = (
         net.to_rgb[0].weight.shape[0] if kind == "generator" else net.from_rgb[0].weight.shape[1]

@@ -19,7 +19,7 @@ PUBLISHED = {
 
 
 def generator(name: str | Path = "faces-64") -> Generator:
-    """A trained generator by name, from a file that `save` wrote, or from a training's folder.
+    """Load a trained generator by name, from a file that `save` wrote, or from a training's folder.
 
     "faces-64" was trained on procedural faces and comes with lipkit; its `.note` says how, and how
     far its faces are from the true ones. "celebahq-256" and "celebahq-512" are the published ones,
@@ -32,7 +32,7 @@ def generator(name: str | Path = "faces-64") -> Generator:
 
 
 def critic(name: str | Path = "faces-64") -> Critic:
-    """The critic that a generator was trained against: fine-tuning needs it.
+    """Load the critic that a generator was trained against: fine-tuning needs it.
 
     >>> import torch
     >>> critic("faces-64")(torch.zeros(2, 3, 64, 64)).shape

@@ -17,7 +17,7 @@ HELD_OUT = 512  # faces to judge by, of a seed that nothing is trained on
 def sliced_wasserstein(
     real: Tensor, fake: Tensor, patches: int = 32, directions: int = 128, seed: int = 0
 ) -> dict[int, float]:
-    """Distance of patch distributions at each level of a Laplacian pyramid, times 1000.
+    """Measure how far patches are at each level of a Laplacian pyramid, times 1000.
 
     Patches of 7 x 7 pixels, scaled by the spread of the real ones in each channel, are projected on
     random directions, where the distance of two sorted samples is exact. `{64: ..., 32: ...,
@@ -39,7 +39,7 @@ def sliced_wasserstein(
 
 @torch.no_grad()
 def judge(generator: Generator, seed: int = 1) -> dict[str, dict[int, float]]:
-    """Sliced Wasserstein distance of samples to procedural faces never trained on.
+    """Measure how far samples are from procedural faces never trained on.
 
     And its `floor`: the same distance between faces and faces.
 
@@ -52,7 +52,7 @@ def judge(generator: Generator, seed: int = 1) -> dict[str, dict[int, float]]:
 
 
 def against_faces(made: Tensor, side: int, seed: int) -> dict[str, dict[int, float]]:
-    """The distance of pictures to faces painted at `side` pixels, and that of faces to faces."""
+    """Measure how far pictures are from faces painted at `side` pixels, and faces from faces."""
 
     held_out = paint_faces(2 * len(made), side, seed, made.device)
     real, other = (reduced(held_out, made.shape[-1]).float() / 255).chunk(2)
@@ -63,7 +63,7 @@ def against_faces(made: Tensor, side: int, seed: int) -> dict[str, dict[int, flo
 
 
 def _pyramid(x: Tensor) -> list[Tensor]:
-    """Details at each side down to 16, where the rest stays whole."""
+    """Return details at each side down to 16, where the rest stays whole."""
     levels = []
     while min(x.shape[2:]) >= 32:
         small = F.avg_pool2d(x, 2)
@@ -84,7 +84,7 @@ def _distance(a: Tensor, b: Tensor, patches: int, directions: int, seed: int) ->
 
 
 def _cut(x: Tensor, patches: int, random: torch.Generator) -> Tensor:
-    """Patches at random places, the same number from every picture: [N * patches, C, 7, 7]."""
+    """Cut patches at random places, as many from every picture: [N * patches, C, 7, 7]."""
     n, _, height, width = x.shape
     top = torch.randint(height - _PATCH + 1, (n, patches, 1, 1), generator=random)
     left = torch.randint(width - _PATCH + 1, (n, patches, 1, 1), generator=random)

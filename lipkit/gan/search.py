@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..checks import check_choice, check_picture, check_positive, check_whole, kind_of
 from ..errors import Error, InputError
 from ..fitting import loop
+from ..fitting.settings import check_operator
 from ..physics import Denoise
 
 LOSSES = ("l2", "l4", "mom")
@@ -45,7 +46,7 @@ class Found:
 
 
 def picture(generator: nn.Module, z: Tensor) -> Tensor:
-    """The pictures of latent vectors on the scale from 0 to 1, not clipped.
+    """Return the pictures of latent vectors on the scale from 0 to 1, not clipped.
 
     >>> from lipkit.models import Generator
     >>> picture(Generator(4, 4, (4,)), torch.zeros(2, 4)).mean()
@@ -115,7 +116,7 @@ def search(
 def project(
     generator: nn.Module, image: Tensor | Sequence[Tensor], **settings
 ) -> Found | list[Found]:
-    """The picture in the generator's range that is closest to `image`: what no search can beat.
+    """Find the picture in the generator's range closest to `image`: what no search can beat.
 
     Takes several pictures, too, and the settings of `search`.
 
@@ -160,11 +161,7 @@ def check_parts(generator: nn.Module, op, ys, references) -> None:
             "the generator must be a network with a latent width, such as "
             f"lipkit.models.build('pgan') or lipkit.gan.load(...), got {kind_of(generator)}"
         )
-    if not callable(getattr(op, "A", None)):
-        raise InputError(
-            "op must be an operator with a method A, such as lipkit.physics.Denoise(), "
-            f"got {kind_of(op)}"
-        )
+    check_operator(op)
     for name, pictures in (("measurement", ys), ("reference", references)):
         if pictures is None:
             continue
@@ -242,7 +239,7 @@ class _Search(loop.Work):
         adam.step()
 
     def _residuals(self, z: Tensor) -> Tensor:
-        """What the pictures of `z` leave unexplained: [restarts, measurements]."""
+        """Return what the pictures of `z` leave unexplained: [restarts, measurements]."""
         x = picture(self.generator, z)
         predicted = self.op.A(x)
         if not self.rows:
@@ -268,7 +265,7 @@ class _Search(loop.Work):
         return residuals.square().mean(1)
 
     def _blocks(self) -> Callable[[Tensor], Tensor]:
-        """Means over blocks of equal size at random; a remainder of measurements sits out."""
+        """Return how to take means over random blocks of equal size; a remainder sits out."""
         total = self.y[0].numel()
         if total < self.s.blocks:
             raise InputError(f"{total} measurements cannot be split into {self.s.blocks} blocks")
@@ -339,5 +336,5 @@ def _history(table: list[np.ndarray], rows: slice) -> dict[str, np.ndarray]:
 
 
 def _median(means: Tensor) -> Tensor:
-    """The upper median of each row, as published: the 26th of 50."""
+    """Return the upper median of each row, as published: the 26th of 50."""
     return means.kthvalue(means.shape[1] // 2 + 1, dim=1).values

@@ -36,7 +36,7 @@ class Tickets:
 
 
 def convolutions(net: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights that are pruned: those of convolutions, not the linear layer of the latent.
+    """Return the weights that are pruned: of convolutions, not of the linear layer of the latent.
 
     >>> list(convolutions(Generator(4, 4, ())))
     ['to_rgb.0.weight', 'start.weight']
@@ -75,7 +75,7 @@ def random(net: nn.Module, density: float, seed: int = 0) -> Mask:
 
 
 def masked(net: nn.Module, mask: Mask) -> nn.Module:
-    """A copy of a network with the pruned weights zero; of a pre-trained generator, its ticket.
+    """Copy a network with the pruned weights zero; of a pre-trained generator, its ticket.
 
     >>> net = Generator(4, 4, (4,))
     >>> sparse = masked(net, random(net, density=0.5))
@@ -187,7 +187,7 @@ def _signature(generator: Generator, critic: Critic, pictures: Tensor, **setting
 
 
 def _kept(folder: str | Path | None, i: int) -> tuple[Generator, Critic, dict] | None:
-    """What a round has trained, if the folder has it."""
+    """Read what a round has trained, if the folder has it."""
     paths = [] if folder is None else _paths(folder, i)
     if not paths or not all(path.exists() for path in paths):
         return None

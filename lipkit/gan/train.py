@@ -93,7 +93,7 @@ class _Report:
 
 
 def _entry(training: Training, losses: dict[str, torch.Tensor]) -> dict:
-    """A line of the log; a training that diverged ends here."""
+    """Return a line of the log; a training that diverged ends here."""
     numbers = {name: float(value) for name, value in losses.items()}
     if not all(is_number(value) for value in numbers.values()):
         raise Error(
@@ -106,7 +106,7 @@ def _entry(training: Training, losses: dict[str, torch.Tensor]) -> dict:
 
 
 def _report(training: Training, folder: Path) -> dict:
-    """At the end of a scale: samples, if Pillow is there to write them, and the judge's word."""
+    """Show samples, if Pillow is there to write them, and return the judge's word."""
     shown = training.samples(64)
     try:
         from ..data import save as save_picture
@@ -120,7 +120,7 @@ def _report(training: Training, folder: Path) -> dict:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command; bad input is one line on stderr and exit code 2."""
+    """Run the command; bad input is one line on stderr and exit code 2."""
     parser = argparse.ArgumentParser(
         "python -m lipkit.gan.train", description=__doc__.partition("\n\n")[2],
         epilog="A folder with a checkpoint of the same plan goes on from there.",

@@ -80,7 +80,7 @@ class TrainingPlan:
         return 4 * 2 ** len(self.scales)
 
     def at(self, step: int) -> tuple[int, float]:
-        """Scale of a step (from 0), and the share `alpha` of the scale before.
+        """Return the scale of a step (from 0), and the share `alpha` of the scale before.
 
         >>> plan = TrainingPlan()
         >>> plan.at(0), plan.at(1000), plan.at(1400)
@@ -126,7 +126,7 @@ class Training(loop.Work):
         self._reals: dict[int, Tensor] = {}
 
     def advance(self) -> dict[str, Tensor]:
-        """One step of both networks and of the average; the losses."""
+        """Do one step of both networks and of the average; returns the losses."""
         scale, alpha = self.plan.at(self.step)
         chosen = torch.randint(
             self.plan.faces, (self.plan.batch[scale],), generator=self.duel.random
@@ -154,7 +154,7 @@ class Training(loop.Work):
         return self.duel.parts() | {"average": self.average} | more
 
     def _taught(self, real: Tensor, scale: int, alpha: float) -> dict[str, Tensor]:
-        """The encoder and the critic teach the generator in turn."""
+        """Let the encoder and the critic teach the generator in turn."""
         losses = {}
         joined = self.step >= self.plan.joins
         if self.cover is not None:
@@ -170,14 +170,14 @@ class Training(loop.Work):
         return self.step in ends
 
     def _at_scale(self, scale: int) -> Tensor:
-        """All faces at a scale, as bytes; those of the scale before are let go."""
+        """Return all faces at a scale, as bytes, and let go those of the scale before."""
         if scale not in self._reals:
             self._reals = {scale: reduced(self.faces, 4 * 2**scale)}
         return self._reals[scale]
 
     @torch.no_grad()
     def samples(self, n: int, seed: int = 0) -> Tensor:
-        """Pictures of the average at the scale it has reached, from 0 to 1; one seed, one z."""
+        """Make pictures of the average, at the scale reached, from 0 to 1; one seed, one z."""
         scale, alpha = self.plan.at(max(0, self.step - 1))
         z = torch.randn(n, self.plan.latent, generator=torch.Generator().manual_seed(seed))
         parts = z.to(self.device).split(256)
@@ -185,5 +185,5 @@ class Training(loop.Work):
         return ((made + 1) / 2).clamp(0, 1)
 
     def judge(self) -> dict[str, dict[int, float]]:
-        """The distance of samples to faces never trained on, and of faces to faces."""
+        """Measure how far samples are from faces never trained on, and faces from faces."""
         return against_faces(self.samples(HELD_OUT, seed=1), self.plan.side, self.plan.seed + 1)

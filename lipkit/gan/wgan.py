@@ -47,7 +47,7 @@ class Duel:
         self.random = torch.Generator().manual_seed(seed)
 
     def latents(self, n: int) -> Tensor:
-        """Fresh normal latent vectors on the generator's device."""
+        """Draw fresh normal latent vectors on the generator's device."""
         z = torch.randn(n, self.generator.latent, generator=self.random)
         return z.to(self.generator.start.weight.device)
 

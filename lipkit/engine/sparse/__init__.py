@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-from .network import SparseNetwork, sparse_network, why_not
-
 __all__ = ["SparseNetwork", "sparse_network", "why_not"]
+
+
+def __getattr__(name: str):
+    # loaded on first use, for a dozen files are behind it: `import lipkit` is to stay quick
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import network
+
+    return getattr(network, name)

@@ -9,7 +9,8 @@ from . import opcodes, pictures, planes
 from .opcodes import CROP, DOUBLE, LOAD, MAXIMUM, NORM, OUT, PHASES, WRITE
 from .planes import FAST
 
-MEAN, SPREAD = 0, 1
+MEAN = 0
+SPREAD = 1
 EPSILON = 1e-5  # of batch norm
 SLOPES = np.array(opcodes.SLOPES, np.float32)
 

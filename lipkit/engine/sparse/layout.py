@@ -99,7 +99,8 @@ class Layouts:
         self.sizes: dict[str, tuple[int, int]] = {}  # picture behind each chain's source
         self.images, channels, h, w = shape
         size = self.images * channels * h * w
-        self.code, self.code_grad = self.memory.take(size), self.memory.take(size * into_code)
+        self.code = self.memory.take(size)
+        self.code_grad = self.memory.take(size * into_code)
         self._follow(h, w)
         self._share_gradients()
 
@@ -117,7 +118,8 @@ class Layouts:
             plane, planes_in = self._number_planes(conv)
             row = np.cumsum(alive) - 1
             taps = Taps.of(conv.keep, plane, row, g)
-            self.planes[conv.name], self.taps[conv.name] = plane, taps
+            self.planes[conv.name] = plane
+            self.taps[conv.name] = taps
             planes_out = int(alive.sum())
             self.of[conv.name] = Layout(g, planes_in, planes_out, taps.reach, self.memory)
             size = (g.h_out, g.w_out)
@@ -141,7 +143,8 @@ class Layouts:
         start = self.memory.take(size)
         for name, gz, gu in zip(order, places[::2], places[1::2], strict=True):
             at = self.of[name]
-            at.gz, at.gu = start + gz + at.lead, start + gu
+            at.gz = start + gz + at.lead
+            at.gu = start + gu
 
     def _which_doubled(self) -> set[str]:
         """Convolutions that read the small picture in the place of a doubled one."""
@@ -168,7 +171,8 @@ class Layouts:
         out = [(h, w)]
         for i, op in enumerate(chain.ops):
             if isinstance(op, Double) and not self.skipped(chain, i):
-                h, w = 2 * h, 2 * w
+                h = 2 * h
+                w = 2 * w
             elif isinstance(op, Crop):
                 h, w = self._cropped(op)
             out.append((h, w))

@@ -3,35 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 
+from . import opcodes
 from .layout import Index, Layouts, Memory
-from .opcodes import (
-    ACTIVATIONS,
-    BACKWARD,
-    COMBINE,
-    CORRELATE,
-    CROP,
-    DOUBLE,
-    FORWARD,
-    GATHER,
-    LANES,
-    LOAD,
-    MAXIMUM,
-    NORM,
-    OUT,
-    PHASES,
-    PLAIN,
-    SCATTER,
-    WRITE,
-    ChainRow,
-    ConvRow,
-    OpRow,
-    ProductRow,
-    TaskRow,
-    table,
-)
+from .opcodes import LANES, ChainRow, ConvRow, OpRow, ProductRow, TaskRow, table
 from .read import Chain, Double, NetworkGraph, Norm, Out, Write
 from .taps import round_up, starts, tiles
 
@@ -42,39 +20,31 @@ LEAST_GROUPS = 2  # of taps of an output plane in a block of input channels
 AT_ONCE = 16  # vectors of pixels that a weight gradient sums up before it goes to the next tap
 
 
+@dataclass
 class Program:
     """Tables for the compiled function, for codes of one shape.
 
-    The parameters of the norms and the output's bias come as one dense list: where each module's
-    start is in `vector_starts`. `widths` are the numbers of vectors that a weighted sum can make.
+    The parameters of the norms and the output's bias come as one dense list.
     """
 
-    def __init__(
-        self,
-        graph: NetworkGraph,
-        shape: tuple[int, int, int, int],
-        weight_starts: dict[str, int],
-        vector_starts: dict[str, int],
-        team: int,
-        into_code: bool,
-        widths: tuple[int, ...],
-    ) -> None:
-        self.graph = graph
-        self.shape = shape
-        self.weight_starts = weight_starts
-        self.vector_starts = vector_starts
-        self.team = team
-        self.into_code = into_code
-        self.widths = widths
-        self.at = Layouts(graph, shape, into_code)
+    graph: NetworkGraph
+    shape: tuple[int, int, int, int]
+    weight_starts: dict[str, int]  # where the kept values of each convolution start
+    vector_starts: dict[str, int]  # where each parameter starts in the dense list
+    team: int  # of so many threads
+    into_code: bool  # whether somebody asks for the gradient of the code
+    widths: tuple[int, ...]  # numbers of vectors that a weighted sum can make
+
+    def __post_init__(self) -> None:
+        self.at = Layouts(self.graph, self.shape, self.into_code)
         self.index = Index()
         self.memory = self.at.memory
         self.images = self.at.images
         self.rows: dict[str, tuple[np.ndarray, ...]] = {}  # where the taps of each plane start
         self.convs, self.products = self._conv_tables()
         self.chains, self.ops, self.scratch_size = self._chain_tables()
-        self.scratch = self.memory.take(team * self.scratch_size)
-        self.load_code = self._pack([self._chain(FORWARD, "")])
+        self.scratch = self.memory.take(self.team * self.scratch_size)
+        self.load_code = self._pack([self._chain(opcodes.FORWARD, "")])
         self.forward = self._pack(self._forward())
         self.backward = self._pack(self._backward())
 
@@ -167,7 +137,7 @@ class Program:
             most = self.images * max(h * w for h, w in sizes)
             scratch.take(2 * max(w for _, w in sizes) + 64)  # a padded line
             rows = self._op_rows(chain, sizes, scratch)
-            norms = [i for i, row in enumerate(rows) if row.code == NORM]
+            norms = [i for i, row in enumerate(rows) if row.code == opcodes.NORM]
             chains.append(
                 ChainRow(
                     first=len(ops),
@@ -203,17 +173,17 @@ class Program:
                 continue
             before = dict(into=current, source=source, h=h0, w=w0)
             if isinstance(op, Double):
-                rows.append(OpRow(DOUBLE, **before, bilinear=int(op.mode == "bilinear")))
+                rows.append(OpRow(opcodes.DOUBLE, **before, bilinear=int(op.mode == "bilinear")))
             else:
                 corner = dict(top=(h0 - h) // 2, left=(w0 - w) // 2)
-                rows.append(OpRow(CROP, **before, **corner, new_h=h, new_w=w))
+                rows.append(OpRow(opcodes.CROP, **before, **corner, new_h=h, new_w=w))
         return rows
 
     def _load_row(self, chain: Chain, into: int) -> OpRow:
         h, w = self.at.sizes[chain.source]
         if not chain.source:
             return OpRow(
-                LOAD,
+                opcodes.LOAD,
                 into=into,
                 h=h,
                 w=w,
@@ -222,14 +192,18 @@ class Program:
                 channel=h * w,
                 pitch=w,
                 image=chain.channels * h * w,
-                mode=PLAIN,
+                mode=opcodes.PLAIN,
                 grads_channel=h * w,
                 all_there=1,
             )
         at = self.at.of[chain.source]
-        pool = self.graph.convs[chain.source].pool
+        mode = opcodes.PLAIN
+        if at.g.doubled:
+            mode = opcodes.PHASES
+        elif self.graph.convs[chain.source].pool == "max":
+            mode = opcodes.MAXIMUM
         return OpRow(
-            LOAD,
+            opcodes.LOAD,
             into=into,
             h=h,
             w=w,
@@ -239,15 +213,15 @@ class Program:
             phase=at.z_stride,
             pitch=at.g.pitch,
             image=at.g.image,
-            mode=PHASES if at.g.doubled else MAXIMUM if pool == "max" else PLAIN,
+            mode=mode,
             grads_channel=at.g.planes_out * at.gz_stride,
             grads_phase=at.gz_stride,
             lead=at.lead,
         )
 
     def _norm_row(self, op: Norm, into: int, source: int, size: int) -> OpRow:
-        activation = ACTIVATIONS[op.activation]
-        row = OpRow(NORM, into=into, source=source, size=size, activation=activation)
+        activation = opcodes.ACTIVATIONS[op.activation]
+        row = OpRow(opcodes.NORM, into=into, source=source, size=size, activation=activation)
         if not op.name:
             return row
         scale = self.vector_starts[f"{op.name}.weight"] + op.first
@@ -260,7 +234,7 @@ class Program:
         channel = at.g.planes_in * at.u_stride
         first = int((before >= 0).sum()) * channel
         return OpRow(
-            WRITE,
+            opcodes.WRITE,
             source=source,
             h=h,
             w=w,
@@ -280,25 +254,25 @@ class Program:
         channels = self.graph.convs["head"].module.out_channels
         self.output = (self.images, channels, h, w)
         bias = self.vector_starts.get("head.bias", -1)
-        return OpRow(OUT, source=source, size=h * w, bias=bias, channels=channels)
+        return OpRow(opcodes.OUT, source=source, size=h * w, bias=bias, channels=channels)
 
     # --- tasks ------------------------------------------------------------------------------
 
     def _forward(self) -> list[list[TaskRow]]:
-        stages = [self._all_convs(GATHER)]
+        stages = [self._all_convs(opcodes.GATHER)]
         for name in self.graph.convs:
-            stages += [self._combine(name, False), self._chain(FORWARD, name)]
+            stages += [self._combine(name, False), self._chain(opcodes.FORWARD, name)]
         return stages
 
     def _backward(self) -> list[list[TaskRow]]:
         stages = []
         for i, name in reversed(list(enumerate(self.graph.convs))):
-            stages.append(self._chain(BACKWARD, name))
+            stages.append(self._chain(opcodes.BACKWARD, name))
             back = self._combine(name, True) if self.at.sends_back(name) else []
             stages.append(self._correlate(name, i) + back)  # long tasks first
         if self.into_code:
-            stages.append(self._chain(BACKWARD, ""))
-        return [*stages, self._all_convs(SCATTER)]
+            stages.append(self._chain(opcodes.BACKWARD, ""))
+        return [*stages, self._all_convs(opcodes.SCATTER)]
 
     def _all_convs(self, kind: int) -> list[TaskRow]:
         """One task for each convolution, long ones first."""
@@ -318,7 +292,7 @@ class Program:
         parts = 1 if len(pieces) >= 8 * self.team else 4 * self.team
         cuts = even_cuts(rows, parts)
         return [
-            TaskRow(COMBINE, which, start=start, vectors=n, first=first, last=last)
+            TaskRow(opcodes.COMBINE, which, start=start, vectors=n, first=first, last=last)
             for start, n in pieces
             for first, last in itertools.pairwise(cuts)
         ]
@@ -326,7 +300,7 @@ class Program:
     def _correlate(self, name: str, which: int) -> list[TaskRow]:
         cuts = even_cuts(self.rows[name][2], self.team)
         return [
-            TaskRow(CORRELATE, which, first=first, last=last)
+            TaskRow(opcodes.CORRELATE, which, first=first, last=last)
             for first, last in itertools.pairwise(cuts)
         ]
 

@@ -31,12 +31,9 @@ def why_not(net: nn.Module, mask: Mask) -> str:
     'Sequential networks have no sparse step'
     """
     try:
-        read_network(net, mask)
-        import numba  # noqa: F401
+        _read(net, mask)
     except NotSupported as error:
         return str(error)
-    except ImportError as error:  # not there, or at odds with the other libraries
-        return f"the sparse step needs numba ({error}; pip install 'lipkit[fast]')"
     return ""
 
 
@@ -51,7 +48,21 @@ def sparse_network(net: nn.Module, mask: Mask) -> SparseNetwork | None:
     >>> sparse_network(net, Mask.random(net, density=0.05))
     SparseNetwork(3,588 values)
     """
-    return None if why_not(net, mask) else SparseNetwork(read_network(net, mask), mask)
+    try:
+        return SparseNetwork(_read(net, mask), mask)
+    except NotSupported:
+        return None
+
+
+def _read(net: nn.Module, mask: Mask) -> NetworkGraph:
+    graph = read_network(net, mask)
+    try:
+        import numba  # noqa: F401  # here, as it takes a second to load
+    except ImportError as error:  # not there, or at odds with the other libraries
+        raise NotSupported(
+            f"the sparse step needs numba ({error}; pip install 'lipkit[fast]')"
+        ) from None
+    return graph
 
 
 class SparseNetwork(nn.Module):

@@ -6,11 +6,12 @@ import numpy as np
 from numba import njit
 
 from .opcodes import LANES
-from .planes import FAST, QUARTER, ZERO, clear, copy, weave
+from .planes import FAST, QUARTER, ZERO, clear, copy, row_of, weave
 from .vector import add_up
 
 BLOCK = 1024  # numbers that stay in the cache between two passes
-ONE, THREE_QUARTERS = np.float32(1), np.float32(0.75)
+ONE = np.float32(1)
+THREE_QUARTERS = np.float32(0.75)
 
 
 @njit(**FAST)
@@ -43,9 +44,12 @@ def activate(x, mean, scale, shift, slope, out):
 @njit(**FAST)
 def activate_back(x, mean, scale, shift, slope, g):
     """g becomes the gradient before the activation; its sum, and its sum with (x - mean)."""
-    n, total, product = x.size, 0.0, 0.0
+    n = x.size
+    total = 0.0
+    product = 0.0
     for start in range(0, n, BLOCK):
-        xs, gs = x[start : min(n, start + BLOCK)], g[start : min(n, start + BLOCK)]
+        xs = x[start : min(n, start + BLOCK)]
+        gs = g[start : min(n, start + BLOCK)]
         for i in range(xs.size):
             gs[i] *= ONE if (xs[i] - mean) * scale + shift > ZERO else slope
         s, q = sums(gs, xs)
@@ -66,15 +70,16 @@ def double(x, h, w, bilinear, out, line):
     """Twice the size, nearest or bilinear (align_corners=False)."""
     for y in range(2 * h):
         middle = line[1 : 1 + w]
-        near = x[(y >> 1) * w : (y >> 1) * w + w]
+        near = row_of(x, y >> 1, w)
         if bilinear:
             other = min(max((y >> 1) + (y & 1) * 2 - 1, 0), h - 1)
-            far = x[other * w : other * w + w]
+            far = row_of(x, other, w)
             for j in range(w):
                 middle[j] = THREE_QUARTERS * near[j] + QUARTER * far[j]
-        row = out[2 * y * w : 2 * (y + 1) * w]
+        row = row_of(out, y, 2 * w)
         if bilinear:
-            line[0], line[w + 1] = line[1], line[w]
+            line[0] = line[1]
+            line[w + 1] = line[w]
             for j in range(w):
                 row[2 * j] = THREE_QUARTERS * line[j + 1] + QUARTER * line[j]
                 row[2 * j + 1] = THREE_QUARTERS * line[j + 1] + QUARTER * line[j + 2]
@@ -87,7 +92,8 @@ def double_back(g, h, w, bilinear, out, line):
     """The adjoint of `double`: from 2h x 2w to h x w."""
     clear(out[: h * w])
     for y in range(2 * h):
-        row, middle = g[2 * y * w : 2 * (y + 1) * w], line[1 : 1 + w]
+        row = row_of(g, y, 2 * w)
+        middle = line[1 : 1 + w]
         if bilinear:
             for j in range(w):
                 middle[j] = THREE_QUARTERS * (row[2 * j] + row[2 * j + 1])
@@ -99,14 +105,14 @@ def double_back(g, h, w, bilinear, out, line):
             middle[0] += QUARTER * row[0]
             middle[w - 1] += QUARTER * row[2 * w - 1]
             other = min(max((y >> 1) + (y & 1) * 2 - 1, 0), h - 1)
-            far = out[other * w : other * w + w]
-            near = out[(y >> 1) * w : (y >> 1) * w + w]
+            far = row_of(out, other, w)
+            near = row_of(out, y >> 1, w)
             for j in range(w):
                 near[j] += THREE_QUARTERS * middle[j]
             for j in range(w):  # may be the same row
                 far[j] += QUARTER * middle[j]
         else:
-            near = out[(y >> 1) * w : (y >> 1) * w + w]
+            near = row_of(out, y >> 1, w)
             for j in range(w):
                 near[j] += row[2 * j] + row[2 * j + 1]
 
@@ -116,7 +122,7 @@ def crop(x, w_all, top, left, h, w, out):
     """The part of a picture `w_all` wide that starts at (top, left)."""
     for y in range(h):
         start = (y + top) * w_all + left
-        copy(x[start : start + w], out[y * w : y * w + w])
+        copy(x[start : start + w], row_of(out, y, w))
 
 
 @njit(**FAST)
@@ -125,4 +131,4 @@ def crop_back(g, h_all, w_all, top, left, h, w, out):
     clear(out[: h_all * w_all])
     for y in range(h):
         start = (y + top) * w_all + left
-        copy(g[y * w : y * w + w], out[start : start + w])
+        copy(row_of(g, y, w), out[start : start + w])

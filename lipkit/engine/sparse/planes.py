@@ -16,7 +16,14 @@ from .opcodes import PHASES, PLAIN, REFLECT, REPLICATE
 # a function into another one, and bits would depend on what a process had compiled before.
 _FLAGS = {"nnan", "ninf", "nsz"}
 FAST = {"fastmath": _FLAGS, "error_model": "numpy", "nogil": True, "_nrt": False}
-ZERO, QUARTER = np.float32(0), np.float32(0.25)
+ZERO = np.float32(0)
+QUARTER = np.float32(0.25)
+
+
+@njit(inline="always", **FAST)  # views cannot be returned without reference counts
+def row_of(x, y, w):
+    """Row y of a picture, or of a plane, whose rows are w apart."""
+    return x[y * w : (y + 1) * w]
 
 
 @njit(**FAST)
@@ -62,14 +69,15 @@ def unweave(x, even, odd):
 def load(z, phase, pitch, mode, h, w, out):
     """A dense picture from what a convolution wrote."""
     for y in range(h):
-        row = out[y * w : y * w + w]
+        row = row_of(out, y, w)
         if mode == PLAIN:
             copy(z[y * pitch : y * pitch + w], row)
         elif mode == PHASES:
             start = (y & 1) * 2 * phase + (y >> 1) * pitch
             weave(z[start : start + w // 2], z[start + phase : start + phase + w // 2], row)
         else:
-            a, b = z[2 * y * pitch :], z[(2 * y + 1) * pitch :]
+            a = z[2 * y * pitch :]
+            b = z[(2 * y + 1) * pitch :]
             for j in range(w):
                 row[j] = max(max(a[2 * j], a[2 * j + 1]), max(b[2 * j], b[2 * j + 1]))
 
@@ -78,14 +86,15 @@ def load(z, phase, pitch, mode, h, w, out):
 def store(g, z, phase, pitch, mode, h, w, out):
     """The adjoint of `load`; `phase` is the distance of the planes of `out`."""
     for y in range(h):
-        row = g[y * w : y * w + w]
+        row = row_of(g, y, w)
         if mode == PLAIN:
             copy(row, out[y * pitch : y * pitch + w])
         elif mode == PHASES:
             start = (y & 1) * 2 * phase + (y >> 1) * pitch
             unweave(row, out[start : start + w // 2], out[start + phase : start + phase + w // 2])
         else:
-            top, low = 2 * y * pitch, (2 * y + 1) * pitch
+            top = 2 * y * pitch
+            low = (2 * y + 1) * pitch
             for j in range(w):
                 best = top + 2 * j  # the first of equals, as in torch
                 for i in (top + 2 * j + 1, low + 2 * j, low + 2 * j + 1):
@@ -120,7 +129,8 @@ def inside(i, n, padding):
 def pad_line(line, w, pad, padding):
     """Fill both ends of a line whose middle is there."""
     for j in range(pad):
-        left, right = inside(j - pad, w, padding), inside(w + j, w, padding)
+        left = inside(j - pad, w, padding)
+        right = inside(w + j, w, padding)
         line[j] = line[pad + left] if left >= 0 else ZERO
         line[pad + w + j] = line[pad + right] if right >= 0 else ZERO
 
@@ -129,7 +139,8 @@ def pad_line(line, w, pad, padding):
 def fold_line(line, w, pad, padding):
     """The adjoint of `pad_line`."""
     for j in range(pad):
-        left, right = inside(j - pad, w, padding), inside(w + j, w, padding)
+        left = inside(j - pad, w, padding)
+        right = inside(w + j, w, padding)
         if left >= 0:
             line[pad + left] += line[j]
         if right >= 0:
@@ -140,11 +151,12 @@ def fold_line(line, w, pad, padding):
 def write_plain(x, h, w, pad, padding, u, pitch):
     """The padded picture as one plane."""
     for t in range(h + 2 * pad):
-        y, line = inside(t - pad, h, padding), u[t * pitch : (t + 1) * pitch]
+        y = inside(t - pad, h, padding)
+        line = row_of(u, t, pitch)
         if y < 0:
             clear(line)
         else:
-            copy(x[y * w : y * w + w], line[pad : pad + w])
+            copy(row_of(x, y, w), line[pad : pad + w])
             pad_line(line, w, pad, padding)
 
 
@@ -155,7 +167,8 @@ def read_plain(gu, pitch, h, w, pad, padding, first, g):
     It folds the plane's lines in place. The rows of the picture come before those of the border.
     """
     for y in range(h):
-        line, row = gu[(y + pad) * pitch : (y + pad + 1) * pitch], g[y * w : y * w + w]
+        line = row_of(gu, y + pad, pitch)
+        row = row_of(g, y, w)
         fold_line(line, w, pad, padding)
         if first:
             copy(line[pad : pad + w], row)
@@ -163,24 +176,27 @@ def read_plain(gu, pitch, h, w, pad, padding, first, g):
             add(line[pad : pad + w], row)
     for i in range(2 * pad):
         t = i if i < pad else h + i
-        y, line = inside(t - pad, h, padding), gu[t * pitch : (t + 1) * pitch]
+        y = inside(t - pad, h, padding)
+        line = row_of(gu, t, pitch)
         if y >= 0:
             fold_line(line, w, pad, padding)
-            add(line[pad : pad + w], g[y * w : y * w + w])
+            add(line[pad : pad + w], row_of(g, y, w))
 
 
 @njit(**FAST)
 def write_split(x, h, w, pad, padding, box, u, phase, pitch, line):
     """The padded picture (with `box`: means of 2 x 2 pixels of it) as four planes by parity."""
     wide = w + 2 * pad - box
-    middle, whole = line[pad : pad + w], line[:wide]
+    middle = line[pad : pad + w]
+    whole = line[:wide]
     for t in range(h + 2 * pad - box):
         start = (t & 1) * 2 * phase + (t >> 1) * pitch
-        even, odd = u[start : start + pitch], u[start + phase : start + phase + pitch]
+        even = u[start : start + pitch]
+        odd = u[start + phase : start + phase + pitch]
         y = inside(t - pad, h, padding)
         if not box:
             if y >= 0:
-                copy(x[y * w : y * w + w], middle)
+                copy(row_of(x, y, w), middle)
             else:
                 clear(middle)
             pad_line(line, w, pad, padding)
@@ -188,11 +204,12 @@ def write_split(x, h, w, pad, padding, box, u, phase, pitch, line):
             continue
         below = inside(t + 1 - pad, h, padding)
         if y >= 0 and below >= 0:
-            a, b = x[y * w : y * w + w], x[below * w : below * w + w]
+            a = row_of(x, y, w)
+            b = row_of(x, below, w)
             for j in range(w):
                 middle[j] = QUARTER * (a[j] + b[j])
         elif y >= 0 or below >= 0:
-            a = x[max(y, below) * w : max(y, below) * w + w]
+            a = row_of(x, max(y, below), w)
             for j in range(w):
                 middle[j] = QUARTER * a[j]
         else:
@@ -209,14 +226,18 @@ def write_split(x, h, w, pad, padding, box, u, phase, pitch, line):
 def read_split(gu, phase, pitch, h, w, pad, padding, box, g, line):
     """The adjoint of `write_split`, added to g."""
     wide = w + 2 * pad - box
-    pairs, whole, middle = wide // 2, line[:wide], line[pad : pad + w]
+    pairs = wide // 2
+    whole = line[:wide]
+    middle = line[pad : pad + w]
     for t in range(h + 2 * pad - box):
         start = (t & 1) * 2 * phase + (t >> 1) * pitch
-        even, odd = gu[start : start + pitch], gu[start + phase : start + phase + pitch]
+        even = gu[start : start + pitch]
+        odd = gu[start + phase : start + phase + pitch]
         if not box:
             weave(even, odd, whole)
         else:
-            line[0], line[1] = even[0], even[0] + odd[0]
+            line[0] = even[0]
+            line[1] = even[0] + odd[0]
             for j in range(1, pairs):
                 line[2 * j] = even[j] + odd[j - 1]
                 line[2 * j + 1] = even[j] + odd[j]
@@ -230,7 +251,7 @@ def read_split(gu, phase, pitch, h, w, pad, padding, box, g, line):
             y = inside(t + part - pad, h, padding)
             if y < 0:
                 continue
-            row = g[y * w : y * w + w]
+            row = row_of(g, y, w)
             if box:
                 for j in range(w):
                     row[j] += QUARTER * middle[j]

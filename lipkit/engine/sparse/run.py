@@ -17,17 +17,6 @@ from .channels import backward, forward
 from .opcodes import BACKWARD, COMBINE, CORRELATE, FORWARD, GATHER, LANES
 from .planes import FAST
 from .team import compiled, stamp
-from .vector import (
-    combine1,
-    combine2,
-    combine4,
-    combine8,
-    combine12,
-    correlate,
-    give_way,
-    read_shared,
-    take_one,
-)
 
 SPINS = 2000  # before a waiting thread gives way
 
@@ -93,15 +82,15 @@ def combine(task, product, memory, index):
             w = numbers + 4 * (product.weights + first)
             target = numbers + 4 * (product.out + p * product.stride + task.start)
             if task.vectors == 12:
-                combine12(source, offsets, w, count, target, block)
+                vector.combine12(source, offsets, w, count, target, block)
             elif task.vectors == 8:
-                combine8(source, offsets, w, count, target, block)
+                vector.combine8(source, offsets, w, count, target, block)
             elif task.vectors == 4:
-                combine4(source, offsets, w, count, target, block)
+                vector.combine4(source, offsets, w, count, target, block)
             elif task.vectors == 2:
-                combine2(source, offsets, w, count, target, block)
+                vector.combine2(source, offsets, w, count, target, block)
             else:
-                combine1(source, offsets, w, count, target, block)
+                vector.combine1(source, offsets, w, count, target, block)
 
 
 @njit(**FAST)
@@ -125,7 +114,7 @@ def correlate_planes(task, conv, memory, index):
                     offsets = places + 4 * (conv.offsets8 + first)
                     given = numbers + 4 * (conv.gz + p * conv.gz_stride + LANES * start)
                     out = numbers + 4 * (conv.grad + first)
-                    correlate(source, offsets, groups, given, count, out)
+                    vector.correlate(source, offsets, groups, given, count, out)
         start += count
 
 
@@ -175,16 +164,16 @@ def _make(stamp: str):
             taken = shared.ctypes.data + 16 * stage
             done = taken + 8
             while True:
-                turn = first + take_one(taken)
+                turn = first + vector.take_one(taken)
                 if turn >= last:
                     break
                 execute(tasks[turn], tables, data, scratch)
-                take_one(done)
+                vector.take_one(done)
             spins = 0
-            while read_shared(done) < last - first:
+            while vector.read_shared(done) < last - first:
                 spins += 1
                 if spins > SPINS:
-                    give_way()
+                    vector.give_way()
 
     def together(team, size, tasks, stages, shared, tables, data, scratch):
         stamp  # noqa: B018

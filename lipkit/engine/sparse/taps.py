@@ -43,12 +43,16 @@ class Geometry:
         padding = ZEROS if conv.module.padding_mode == "zeros" else REFLECT
         # the border of the doubled picture reflects to the border pixel of the small one
         padding = REPLICATE if doubled and padding == REFLECT else padding
-        box, split = conv.pool == "avg", conv.pool == "avg" or conv.module.stride[0] == 2
-        rows, pitch = h + 2 * pad - box, w + 2 * pad - box
+        box = conv.pool == "avg"
+        split = conv.pool == "avg" or conv.module.stride[0] == 2
+        rows = h + 2 * pad - box
+        pitch = w + 2 * pad - box
         h_out, w_out = (h, w) if doubled else (rows - k + 1, pitch - k + 1)
         if split:
-            h_out, w_out = (rows - k) // 2 + 1, (pitch - k) // 2 + 1
-            rows, pitch = (rows + 1) // 2, (pitch + 1) // 2
+            h_out = (rows - k) // 2 + 1
+            w_out = (pitch - k) // 2 + 1
+            rows = (rows + 1) // 2
+            pitch = (pitch + 1) // 2
         return cls(images, h, w, pad, padding, split, box, doubled, rows, pitch, h_out, w_out)
 
     @property
@@ -97,7 +101,9 @@ class Taps:
     def of(cls, keep: np.ndarray, plane: np.ndarray, row: np.ndarray, g: Geometry) -> Taps:
         """`plane` and `row` number the channels in use of the input and of the output."""
         o, c, ky, kx = (axis.astype(np.int64) for axis in np.nonzero(keep))
-        out, source, none = row[o], plane[c], np.zeros(0, np.int64)
+        out = row[o]
+        source = plane[c]
+        none = np.zeros(0, np.int64)
         if g.split:
             phase = 2 * (ky & 1) + (kx & 1)
             return cls(out, 4 * source + phase, (ky >> 1) * g.pitch + (kx >> 1), none)
@@ -106,7 +112,8 @@ class Taps:
         phase = np.repeat(np.arange(4), o.size)
         out, source, ky, kx = (np.tile(v, 4) for v in (out, source, ky, kx))
         middle = keep.shape[-1] // 2
-        dy, dx = (ky - middle + (phase >> 1)) // 2, (kx - middle + (phase & 1)) // 2
+        dy = (ky - middle + (phase >> 1)) // 2
+        dx = (kx - middle + (phase & 1)) // 2
         shift = (g.pad + dy) * g.pitch + g.pad + dx
         keys = np.stack([4 * out + phase, source, shift])
         (out, source, shift), slot = np.unique(keys, axis=1, return_inverse=True)
@@ -134,7 +141,8 @@ def tiles(pixels: int, widths: tuple[int, ...]) -> list[tuple[int, int]]:
     >>> tiles(300, (8, 4, 2, 1))
     [(0, 8), (128, 8), (256, 2), (288, 1)]
     """
-    out, left = [], round_up(pixels) // LANES
+    out = []
+    left = round_up(pixels) // LANES
     for width in widths:
         while left >= width:
             out.append((round_up(pixels) - left * LANES, width))

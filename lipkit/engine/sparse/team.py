@@ -35,7 +35,8 @@ def as_team(team: int, function: Callable, *work) -> None:
 
     How many there are is no condition: who comes late, or never, is not waited for.
     """
-    threads, numba_threads = torch.get_num_threads(), numba.get_num_threads()
+    threads = torch.get_num_threads()
+    numba_threads = numba.get_num_threads()
     with _ONE_TEAM:
         numba.set_num_threads(min(team, numba.config.NUMBA_NUM_THREADS))
         try:

@@ -15,8 +15,12 @@ from numba.extending import intrinsic
 
 from .opcodes import LANES
 
-F32, F64, I32, I64 = ir.FloatType(), ir.DoubleType(), ir.IntType(32), ir.IntType(64)
-VECTOR, EIGHT = ir.VectorType(F32, LANES), ir.VectorType(F32, 8)
+F32 = ir.FloatType()
+F64 = ir.DoubleType()
+I32 = ir.IntType(32)
+I64 = ir.IntType(64)
+VECTOR = ir.VectorType(F32, LANES)
+EIGHT = ir.VectorType(F32, 8)
 ZEROS = ir.Constant(VECTOR, None)
 
 
@@ -54,7 +58,8 @@ class Loop:
     """`for i in range(count)`, carrying values from turn to turn."""
 
     def __init__(self, builder, count, carried) -> None:
-        self.builder, before = builder, builder.block
+        self.builder = builder
+        before = builder.block
         head, body, self.after = (builder.append_basic_block(n) for n in ("head", "body", "after"))
         self.head = head
         builder.branch(head)
@@ -102,11 +107,13 @@ def make_combine(vectors: int):
                     totals[j] = multiply_add(builder, totals[j], pixels, weight)
 
             loop = Loop(builder, builder.ashr(n, I64(1)), [*before, *[ZEROS] * vectors])
-            totals, first = list(loop.values), builder.shl(loop.i, I64(1))
+            totals = list(loop.values)
+            first = builder.shl(loop.i, I64(1))
             tap(first, totals, 0)
             tap(builder.add(first, I64(1)), totals, 1)
             totals = loop.end(totals)
-            even, odd = totals[:vectors], totals[vectors:]
+            even = totals[:vectors]
+            odd = totals[vectors:]
             loop = Loop(builder, builder.and_(n, I64(1)), even)
             even = list(loop.values)
             tap(builder.sub(n, I64(1)), even, 0)
@@ -128,7 +135,8 @@ def sums_of_eight(builder, vectors):
 
     def halves(a, b, width):
         """Fold blocks of `width`: the lower of each pair from a and b, plus the upper ones."""
-        lower, upper = [], []
+        lower = []
+        upper = []
         for start in range(0, LANES, 2 * width):
             lower += [s + start + i for s in (0, LANES) for i in range(width)]
             upper += [s + start + width + i for s in (0, LANES) for i in range(width)]
