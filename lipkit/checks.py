@@ -112,7 +112,8 @@ def check_one_of(what: str, value: object, known: Iterable[str]) -> None:
     known = list(known)
     if value not in known:
         near = did_you_mean(value, known)
-        raise InputError(f"there is no {what} {value!r}; {near}there are: {', '.join(known)}")
+        listed = f"there are: {', '.join(known)}" if known else "there are none"
+        raise InputError(f"there is no {what} {value!r}; {near}{listed}")
 
 
 def did_you_mean(value: object, known: Iterable[str]) -> str:
