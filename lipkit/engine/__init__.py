@@ -39,6 +39,8 @@ the whole of the step, once it was seen to do the same, and launches it at once.
            planes.py, pictures.py   loops over the planes of one channel, and over its picture
            vector.py    the innermost loops in vector instructions
            team.py      compiling once for a machine; threads
+    relaxed_masks.py  the two passes over all logits of a mask search, compiled
+    lanes.py          arithmetic and elementary functions for them, in vector instructions
 
 **What is exact.** Leaving channels out, pooling first and the sparse step compute the same numbers
 in exact arithmetic, gradients of kept weights included; in floating point they add in another order

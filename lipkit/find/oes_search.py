@@ -22,9 +22,9 @@ from ..errors import Error, InputError
 from ..fitting import loop
 from ..fitting.settings import PRECISIONS, signature
 from ..masks import covered
+from ..masks.relaxed import PENALTIES, key_of
 from ..prior import Prior
 from . import passes
-from .relaxed import PENALTIES, key_of
 
 TRAVEL = 300.0  # lr="auto": lr * steps, as far as a logit can go
 SURPLUS = 2.0  # lam="auto": the mean probability falls to this many times the density ...

@@ -2,8 +2,8 @@
 
 Symbols are those of the equation of the search: a weight w = theta * m of the network, where the
 relaxed mask m is drawn at the temperature T from the logit v, is kept with probability p =
-sigmoid(v); the divergence of p from p0 counts lam times. `lipkit.find.compiled` does the same in a
-fraction of the time.
+sigmoid(v); the divergence of p from p0 counts lam times.
+`lipkit.engine.relaxed_masks` does the same in a fraction of the time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .relaxed import BETAS, FARTHEST, Key, adam_numbers, kl_slope, logistic_noise, relax_
+from ..masks.relaxed import BETAS, FARTHEST, Key, adam_numbers, kl_slope, logistic_noise, relax_
 
 CHUNK = 2**16  # numbers that stay in the cache from one line to the next
 
@@ -30,11 +30,11 @@ def best_for(theta: Tensor) -> Passes:
     """Return the compiled passes where there are some for vectors like this one."""
     if theta.device.type == "cpu" and theta.dtype == torch.float32:
         try:
-            from . import compiled  # when used: a compiler takes a second to load
+            from ..engine import relaxed_masks  # late: a compiler takes a second to load
         except ImportError:  # no numba, or one at odds with the other libraries
             pass
         else:
-            return Passes(compiled.draw_mask, compiled.descend)
+            return Passes(relaxed_masks.draw_mask, relaxed_masks.descend)
     return Passes(draw_mask, descend)
 
 

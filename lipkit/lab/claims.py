@@ -31,8 +31,8 @@ from typing import Any, NamedTuple
 import torch
 
 from ..errors import InputError
-from ..find.relaxed import PENALTIES
 from ..find.schedule import rising_run
+from ..masks.relaxed import PENALTIES
 from . import papers
 from .grid import Grid, Point
 from .paths import data_folder

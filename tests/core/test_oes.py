@@ -13,8 +13,8 @@ import lipkit as lk
 from lipkit.engine.cuda_graph import Watch
 from lipkit.find import auto_density, oes, oes_multi, passes
 from lipkit.find.oes_search import FIRST_LAM, OesSearch, oes_settings
-from lipkit.find.relaxed import PENALTIES, key_of, kl_slope, logistic_noise, relax_
 from lipkit.masks import covered
+from lipkit.masks.relaxed import PENALTIES, key_of, kl_slope, logistic_noise, relax_
 from lipkit.testing import tiny_image, tiny_prior
 from tests.support.tiny_fit import PressesCtrlC
 

@@ -13,12 +13,16 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
 
-from ..engine.sparse import opcodes, planes
-from ..engine.sparse import vector as vectors
-from ..engine.sparse.opcodes import LANES
-from ..engine.sparse.planes import FAST
-from ..engine.sparse.team import as_team, compiled, stamp
-from ..engine.sparse.vector import (
+from ..masks import relaxed
+from ..masks.relaxed import BETAS, FARTHEST, MIXING, TINY, Key, adam_numbers, least
+from . import lanes as arithmetic
+from .lanes import SIDE, WHOLE, Lanes, spread, whole
+from .sparse import opcodes, planes
+from .sparse import vector as vectors
+from .sparse.opcodes import LANES
+from .sparse.planes import FAST
+from .sparse.team import as_team, compiled, stamp
+from .sparse.vector import (
     F32,
     F64,
     I32,
@@ -30,10 +34,6 @@ from ..engine.sparse.vector import (
     load,
     store,
 )
-from . import lanes as arithmetic
-from . import relaxed
-from .lanes import SIDE, WHOLE, Lanes, spread, whole
-from .relaxed import BETAS, FARTHEST, MIXING, TINY, Key, adam_numbers, least
 
 DRAW, DESCEND, DESCEND_WITH = range(3)
 LEAST = least(torch.float32)
@@ -56,7 +56,7 @@ def _uniform(builder, place, key) -> Lanes:
 
 
 def _mixed(builder, bits) -> Lanes:
-    """As in `lipkit.find.relaxed`."""
+    """As in `lipkit.masks.relaxed`."""
 
     def stirred(shift):
         return bits.each(lambda b: builder.xor(b, builder.lshr(b, whole(shift))))

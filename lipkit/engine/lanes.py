@@ -9,8 +9,8 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 
-from ..engine.sparse.opcodes import LANES
-from ..engine.sparse.vector import I32, VECTOR, multiply_add
+from .sparse.opcodes import LANES
+from .sparse.vector import I32, VECTOR, multiply_add
 
 SIDE = 4  # vectors computed at a time
 WHOLE = ir.VectorType(I32, LANES)
