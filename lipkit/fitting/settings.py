@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..checks import (
+from ..errors import (
+    InputError,
     check_choice,
     check_picture,
     check_positive,
@@ -17,7 +18,6 @@ from ..checks import (
     is_whole,
     kind_of,
 )
-from ..errors import InputError
 from ..masks import Mask
 from ..prior import Prior
 

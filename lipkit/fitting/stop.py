@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import check_whole, is_number
-from ..errors import InputError
+from ..errors import InputError, check_whole, is_number
 
 State = dict[str, Tensor]
 

@@ -7,8 +7,7 @@ import os
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_choice
-from ..errors import FileError, InputError
+from ..errors import FileError, InputError, check_choice
 from .decoder import DeepDecoder
 from .hourglass import Hourglass
 from .pgan import Critic, Generator
