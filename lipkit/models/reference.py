@@ -50,7 +50,7 @@ def load_reference(
     6
     """
     if not isinstance(state_dict, dict):
-        from ..formats.unpickle import read_tensors  # late: it would slow down `import lipkit`
+        from .pickled import read_tensors  # late: it would slow down `import lipkit`
 
         state_dict = read_tensors(state_dict, allow_objects=True)
     given = {_plain(key): value for key, value in _part(net, state_dict, part).items()}
