@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from . import metrics
-from .checks import is_number
 from .data.scans import Scan
-from .errors import InputError
+from .errors import InputError, is_number
 from .fitting import Snapshot
 from .physics.coils import espirit, magnitude
 from .physics.mri import MRI, needed, sampling_mask, to_channels

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from . import models
 from ._version import __version__
-from .checks import check_choice, check_positive, check_whole, is_whole
-from .errors import InputError
+from .errors import InputError, check_choice, check_positive, check_whole, is_whole
 
 CODES = ("uniform", "normal", "meshgrid")
 _CODE_SCALE = 0.1

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..checks import did_you_mean
-from ..errors import InputError
+from ..errors import InputError, did_you_mean
 
 PROFILES = ("smoke", "laptop", "paper")
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..checks import check_whole
+from ..errors import check_whole
 from ..workers import parallel
 from . import portrait
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import is_whole
-from ..errors import FileError, InputError
+from ..errors import FileError, InputError, is_whole
 from ..physics.mri import needed
 from .decode import complete, extremes, open_npy
 

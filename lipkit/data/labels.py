@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_whole
-from ..errors import FileError, InputError
+from ..errors import FileError, InputError, check_whole
 from . import registry
 
 _TRAINING_DIGITS = 1297  # of 1,797; the other 500 are for testing

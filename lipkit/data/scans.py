@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_whole, is_number, is_whole
-from ..errors import FileError, InputError
+from ..errors import FileError, InputError, check_whole, is_number, is_whole
 from ..physics.coils import espirit, magnitude
 from ..physics.mri import MRI, to_channels
 from . import images, kspace, registry

@@ -3,7 +3,7 @@
 `lk.fit` hands its network, masked already, to `install`, trains `Engine.net` in its place, and asks
 `Engine.finish` for the network with the trained weights. Whatever the choice, the same weights are
 trained along the same path, up to rounding; `Fit.engine` says which it was, and `engine="plain"` is
-the network as it is. The annex imports `models`, `masks`, `checks` and `errors` alone, and others
+the network as it is. The annex imports `models`, `masks` and `errors` alone, and others
 import from this face alone. (`lipkit.find` borrows the vector instructions of `sparse` too, for
 compiled passes of its own.)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checks import check_shapes
+from ..errors import check_shapes
 from ..models.hourglass import LEAK, Block
 
 

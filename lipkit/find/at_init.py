@@ -7,8 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..checks import check_whole
-from ..errors import InputError
+from ..errors import InputError, check_whole
 from ..masks import Mask, checked_density, count, covered
 from ..prior import Prior
 from .scores import check_prior, grasp_scores, snip_scores, synflow_scores

@@ -11,8 +11,7 @@ from types import SimpleNamespace
 from torch import Tensor
 
 from .. import metrics
-from ..checks import check_choice, check_whole, is_number
-from ..errors import InputError
+from ..errors import InputError, check_choice, check_whole, is_number
 from ..fitting import Fit, fit
 from ..fitting.settings import check_parts, signature
 from ..masks import Mask, checked_density

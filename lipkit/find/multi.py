@@ -8,8 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..checks import check_choice
-from ..errors import InputError
+from ..errors import InputError, check_choice
 from ..fitting.settings import check_parts
 from ..physics import Denoise
 from ..prior import Prior

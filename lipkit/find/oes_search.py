@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_choice, check_positive, check_whole, is_number
 from ..engine import boxed, forward_and_loss
-from ..errors import Error, InputError
+from ..errors import Error, InputError, check_choice, check_positive, check_whole, is_number
 from ..fitting import loop
 from ..fitting.settings import PRECISIONS, signature
 from ..masks import covered

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from torch import nn
 
-from ..checks import is_number
-from ..errors import InputError
+from ..errors import InputError, is_number
 from ..masks import Mask, checked_density, count, covered
 
 Exempt = str | Iterable[str] | Callable[[str], bool]

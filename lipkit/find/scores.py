@@ -14,8 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_choice
 from ..engine import forward_and_loss
+from ..errors import check_choice
 from ..fitting import settings
 from ..masks import Mask, covered
 from ..prior import Prior

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from .. import metrics
-from ..checks import is_number
 from ..engine import WORTH, GraphStep, forward_and_loss, install
-from ..errors import Error
+from ..errors import Error, is_number
 from ..formats import state
 from ..masks import Mask
 from ..prior import Prior

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..checks import (
+from ..errors import (
+    InputError,
     check_choice,
     check_picture,
     check_positive,
@@ -17,7 +18,6 @@ from ..checks import (
     is_whole,
     kind_of,
 )
-from ..errors import InputError
 from ..masks import Mask
 from ..prior import Prior
 
@@ -92,8 +92,14 @@ class Settings:
             raise InputError(f"backtrack is a drop in dB above 0, got {self.backtrack!r}")
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("engine", self.engine, ENGINES)
-        if self.stop is not None and not hasattr(self.stop, "update"):
+        if self.stop is not None and not _is_stop_rule(self.stop):
             raise InputError(f"stop must be a rule of lipkit.stop such as WMV(), got {self.stop!r}")
+
+
+def _is_stop_rule(given: object) -> bool:
+    """An object with the three methods; not the class of such objects."""
+    methods = ("init", "update", "reason")
+    return not isinstance(given, type) and all(hasattr(given, name) for name in methods)
 
 
 def check_prior(prior: Prior) -> None:

@@ -2,8 +2,9 @@
 
 A rule has `init(x)`, which makes its state (a dict of tensors, so that it can be saved), and
 `update(state, step, x)`, which returns the new state. The state holds `done`, and for rules that
-pick an iterate `image` and `best_step`. Nothing is read back to the host here: on a GPU the loop
-would have to wait for it at every step.
+pick an iterate `image` and `best_step`. `reason(steps, best_step)` says in a sentence why it fired.
+Nothing is read back to the host here: on a GPU the loop would have to wait for it at every step.
+It asks for `done` only now and then, so `done` stays true once it is.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import check_whole, is_number
-from ..errors import InputError
+from ..errors import InputError, check_whole, is_number
 
 State = dict[str, Tensor]
 

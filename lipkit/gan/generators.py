@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..checks import did_you_mean
-from ..errors import FileError, InputError
+from ..errors import FileError, InputError, did_you_mean
 from ..models import Critic, Generator, load_reference
 from .files import load
 

@@ -10,8 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_choice, check_picture, check_positive, check_whole, kind_of
-from ..errors import Error, InputError
+from ..errors import (
+    Error,
+    InputError,
+    check_choice,
+    check_picture,
+    check_positive,
+    check_whole,
+    kind_of,
+)
 from ..fitting import loop
 from ..fitting.settings import check_operator
 from ..physics import Denoise

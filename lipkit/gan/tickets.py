@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_choice, check_whole, is_number
-from ..errors import InputError
+from ..errors import InputError, check_choice, check_whole, is_number
 from ..fitting import loop
 from ..formats import state
 from ..masks import Mask

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import torch
 
-from ..checks import is_number
-from ..errors import Error, InputError
+from ..errors import Error, InputError, is_number
 from ..fitting import loop
 from ..workers import default_device
 from .files import save

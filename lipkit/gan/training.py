@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..checks import is_number, is_whole
 from ..data.faces import paint_faces, reduced
-from ..errors import InputError
+from ..errors import InputError, is_number, is_whole
 from ..fitting import loop
 from ..formats import state
 from ..models import Critic, Encoder, Generator

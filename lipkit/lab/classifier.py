@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import models
-from ..checks import is_number, is_whole
-from ..errors import Error, InputError
+from ..errors import Error, InputError, is_number, is_whole
 from ..find.rounds import Imp, Round, in_rounds
 from ..find.schedule import FIRST_CONVS, Exempt, exempt_names, keep_counts, prune
 from ..masks import Mask

@@ -11,8 +11,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from ..checks import check_one_of
-from ..errors import Error, FileError
+from ..errors import Error, FileError, check_one_of
 from .paths import data_folder
 from .tables import Table
 

@@ -13,8 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
-from ..checks import check_one_of, is_number, is_whole
-from ..errors import InputError
+from ..errors import InputError, check_one_of, is_number, is_whole
 
 # Raise a number when a method gives other results than before: records made with the older one
 # are then stale. "fit" counts for every experiment; "gan" for those on a trained generator, instead

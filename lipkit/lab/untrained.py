@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from .. import find, models
-from ..checks import check_one_of, is_number
 from ..data.drawn import is_drawn
-from ..errors import InputError
+from ..errors import InputError, check_one_of, is_number
 from ..find.imp import FIT_OPTIONS as OF_EVERY_ROUND
 from ..prior import Prior
 from .settings import METHODS, Settings, check_names

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .. import models
 from ..errors import FileError, InputError
 from ..formats import maskfile
-from ..formats.unpickle import read_tensors
+from ..models.pickled import read_tensors
 from .select import unflatten
 
 _OES_WEIGHTS = 3_008_867

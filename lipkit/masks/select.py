@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_choice
-from ..errors import InputError
+from ..errors import InputError, check_choice
 
 SCOPES = ("conv", "all")
 

@@ -6,8 +6,7 @@ import inspect
 
 from torch import nn
 
-from ..checks import did_you_mean
-from ..errors import InputError
+from ..errors import InputError, did_you_mean
 from .decoder import DeepDecoder
 from .hourglass import Hourglass, center_crop
 from .pgan import Critic, Encoder, Generator

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checks import check_whole
+from ..errors import check_whole
 from .links import Double, Link, Norm, Step
 
 

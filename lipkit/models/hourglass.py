@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checks import check_choice, check_whole
-from ..errors import InputError
+from ..errors import InputError, check_choice, check_whole
 from .links import Link, Norm
 
 LEAK = 0.2

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checks import check_whole, is_whole
-from ..errors import InputError
+from ..errors import InputError, check_whole, is_whole
 
 _LEAK = 0.2
 _GROUP = 4  # pictures whose spread the critic sees together

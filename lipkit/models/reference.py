@@ -7,8 +7,7 @@ import os
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_choice
-from ..errors import FileError, InputError
+from ..errors import FileError, InputError, check_choice
 from .decoder import DeepDecoder
 from .hourglass import Hourglass
 from .pgan import Critic, Generator
@@ -51,7 +50,7 @@ def load_reference(
     6
     """
     if not isinstance(state_dict, dict):
-        from ..formats.unpickle import read_tensors  # late: it would slow down `import lipkit`
+        from .pickled import read_tensors  # late: it would slow down `import lipkit`
 
         state_dict = read_tensors(state_dict, allow_objects=True)
     given = {_plain(key): value for key, value in _part(net, state_dict, part).items()}

@@ -7,8 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from ..checks import is_whole
-from ..errors import InputError
+from ..errors import InputError, is_whole
 from .noise import Noise
 
 

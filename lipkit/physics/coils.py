@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_picture
-from ..errors import InputError
+from ..errors import InputError, check_picture
 from .mri import needed
 
 LEAST_CALIBRATION = 12  # samples a side; ESPIRiT's kernels are 6 wide

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_choice, check_whole, is_number, is_whole
-from ..errors import Error, InputError
+from ..errors import Error, InputError, check_choice, check_whole, is_number, is_whole
 from .base import Operator, moved
 from .noise import ComplexGaussian
 

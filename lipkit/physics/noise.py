@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import is_number
-from ..errors import InputError
+from ..errors import InputError, is_number
 
 
 @dataclass(frozen=True)

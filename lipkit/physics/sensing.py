@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..checks import is_number, is_whole
-from ..errors import InputError
+from ..errors import InputError, is_number, is_whole
 from .base import Operator, checked_shape, moved
 from .noise import Gaussian
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import models
-from ..checks import is_whole
-from ..errors import InputError
+from ..errors import InputError, is_whole
 from ..formats.maskfile import MAX_WEIGHTS
 from ..masks import Mask
 from ..prior import Recipe, checked_size

@@ -172,6 +172,7 @@ FITS = {
     "backtrack 0": (dict(backtrack=0), "backtrack is a drop in dB above 0, got 0"),
     "backtrack as text": (dict(backtrack="5"), "backtrack is a drop in dB above 0, got '5'"),
     "stop by name": (dict(stop="WMV"), "stop must be a rule of lipkit.stop such as WMV()"),
+    "stop by class": (dict(stop=lk.stop.WMV), "stop must be a rule of lipkit.stop such as WMV()"),
     "precision": (dict(precision="fp8"), "precision must be one of auto, fp32, bf16, got 'fp8'"),
     "seed < 0": (dict(seed=-1), "seed must be a whole number of at least 0, got -1"),
     "seed as text": (dict(seed="a"), "seed must be a whole number of at least 0, got 'a'"),

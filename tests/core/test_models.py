@@ -73,6 +73,25 @@ def test_published_parameter_counts(name, options, count):
 
 
 @pytest.mark.parametrize("name", lk.models.PRESETS)
+def test_every_network_makes_a_prior(name):
+    """Its sides are those that it tells, and experiments can choose its channels and its range."""
+    known = lk.models.options(name)
+    tiny = {option: n for option, n in (("levels", 2), ("width", 8)) if option in known}
+    prior = lk.Prior(name, (21, 30), out_channels=1, sigmoid=False, **tiny)
+    assert prior().shape == (1, 1, 21, 30)
+    net = prior.net
+    size = prior.net_size
+    assert net(prior.z).shape[2:] == size
+    assert tuple(net.output_side(side) for side in size) == size
+    assert prior.z.shape[2:] == tuple(net.input_side(side) for side in size)
+
+
+PUBLISHED = (lk.models.Hourglass, lk.models.DeepDecoder)  # networks whose parameters have names
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, (net, _) in lk.models.PRESETS.items() if net in PUBLISHED]
+)
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_load_reference_round_trip(name, prefix):
     torch.manual_seed(0)

@@ -175,7 +175,8 @@ def test_the_hash_of_an_image_knows_shape_and_values():
 @pytest.mark.parametrize("name", lk.models.PRESETS)
 def test_the_network_is_drawn_before_the_code(name):
     """So the initial weights depend neither on the size nor on the kind of code."""
-    tiny = {"levels": 1, "width": 4} if name == "deep-decoder" else {"levels": 2}
+    known = lk.models.options(name)
+    tiny = {option: n for option, n in (("levels", 2), ("width", 4)) if option in known}
     recipe = lk.Prior(name, size=(33, 40), seed=5, code_scale=0.3, **tiny).recipe
     assert torch.equal(weights(initial.initial_net(recipe)), weights(recipe.prior().net))
 

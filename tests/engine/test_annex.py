@@ -9,7 +9,7 @@ from pathlib import Path
 import lipkit
 
 PACKAGE = Path(lipkit.__file__).parent
-ALLOWED = {"engine", "models", "masks", "checks", "errors"}
+ALLOWED = {"engine", "models", "masks", "errors"}
 
 
 def imports(path: Path) -> Iterator[list[str]]:

@@ -180,6 +180,12 @@ def test_pooling_first_gives_the_same_outputs_and_gradients(size, pad):
         torch.testing.assert_close(q.grad, p.grad, rtol=1e-7, atol=1e-12, msg=name)
 
 
+@pytest.mark.parametrize("kind", PRIORS)
+def test_pooling_first_gives_the_same_picture_of_every_kind(kind):
+    prior = made(kind)
+    torch.testing.assert_close(boxed(prior.net)(prior.z), prior.net(prior.z), rtol=0, atol=1e-10)
+
+
 def test_only_average_pooling_is_moved():
     for changes in ({}, {"downsample": "max"}):
         net = lk.models.build("dip", **SMALL, **changes)

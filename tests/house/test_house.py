@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,36 @@ def test_an_import_that_looks_up_is_refused(tmp_path):
     )
     assert done.returncode == 1, done.stdout
     assert "lipkit.metrics -> lipkit.lab.records" in done.stdout
+
+
+def test_contributing_draws_the_layers_that_the_linter_checks():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contract = settings["tool"]["importlinter"]["contracts"][0]
+    drawn_elsewhere = {"__main__", "_version"}
+    layers = [set(re.split(r" [|:] ", layer)) - drawn_elsewhere for layer in contract["layers"]]
+    assert drawn_layers() == [layer for layer in layers if layer]
+
+
+def drawn_layers() -> list[set[str]]:
+    """The storeys of the picture; of the core, which begins a column of its own, its rooms."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    picture = text.split("```")[1]
+    drawn = []
+    for line in picture.splitlines():
+        storey = line[1:9].strip()
+        rooms = re.split("  +", line[9:])[0]
+        if storey in ("", "core") and rooms:
+            drawn.append(set(rooms.split(" . ")))
+        elif storey in ("cli", "book", "lab"):
+            drawn.append({storey})
+    return drawn
+
+
+def test_contributing_names_files_that_are_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:book|lipkit|tests)/[\w/.-]+)`", text)
+    assert len(named) > 30
+    assert [name for name in named if "NAME" not in name and not (ROOT / name).exists()] == []
 
 
 @pytest.mark.parametrize("name", SAMPLES)

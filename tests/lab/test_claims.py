@@ -182,14 +182,16 @@ def test_what_functions_say_needs_no_record(book):
 
 def test_the_ledger_has_every_claim_and_every_one_has_a_grid_or_a_reason():
     entries = papers.read_yaml(BOOK / "_data" / "claims.yml")
-    wanted = [f"C-LIP-{i:02d}" for i in range(1, 34)] + [f"C-OES-{i:02d}" for i in range(1, 35)]
-    assert [entry["id"] for entry in entries] == wanted
+    ids = [entry["id"] for entry in entries]
+    for paper, least in (("C-LIP", 33), ("C-OES", 34)):
+        own = [name for name in ids if name.startswith(paper)]
+        assert own == [f"{paper}-{i:02d}" for i in range(1, max(least, len(own)) + 1)]
     bibliography = (BOOK / "references.bib").read_text()
     for entry in entries:
         assert ("why_not" in entry) != ("tests" in entry), entry["id"]
         assert all(f"{{{key}," in bibliography for key in entry["paper"].split(","))
     judged_now = claims.ledger(BOOK)
-    assert sum(claims.counts(judged_now).values()) == len(wanted)
+    assert sum(claims.counts(judged_now).values()) == len(set(ids)) == len(ids)
     for claim in judged_now:
         for finding in claim.findings:
             grid = BOOK / f"grids/{finding.source}.toml"

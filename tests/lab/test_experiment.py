@@ -45,6 +45,8 @@ def test_the_hash_is_that_of_the_content():
         ({"metod": "imp"}, "did you mean 'method'"),
         ({"method": "impp"}, "no method 'impp'; did you mean 'imp'"),
         ({"task": "deblur"}, "no task 'deblur'"),
+        ({"task_options": {"kernel": "pil"}}, "option of task 'denoise': 'kernel'; there are none"),
+        ({"task": "sr", "strength": 2, "task_options": {"kernal": 3}}, "did you mean 'kernel'"),
         ({"prior": "dipp"}, "no network 'dipp'; did you mean 'dip'"),
         ({"options": {"level": 2}}, "no option of network 'dip': 'level'; did you mean 'levels'"),
         ({"fit": {"lr": 1}}, "no fit option 'lr'"),
@@ -206,6 +208,11 @@ def test_tickets_go_to_a_classifier_and_back(tmp_path):
     records = Records(tmp_path / "records")
     records.add(run(back), "some")
     assert Records(records.path).all[0]["numbers"]["accuracy"] > 0
+
+
+def test_a_task_without_an_operator_is_no_super_resolution():
+    with pytest.raises(lk.InputError, match="no operator restores pictures of task 'mri'"):
+        restore.operator(small(task="mri", strength=2), (3, 24, 24))
 
 
 def test_every_method_runs_under_its_name():

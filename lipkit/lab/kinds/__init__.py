@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from ...checks import check_one_of
+from ...errors import check_one_of
 from ..settings import TRAINED, Settings
 from . import classify, generator, mri, restore
 

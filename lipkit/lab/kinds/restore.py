@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from ... import data, metrics, physics
+from ...errors import InputError
 from ...fitting import Fit, Snapshot
 from ...prior import Prior
 from .. import restoring, untrained
 from ..restoring import Problem
 from ..results import Found, Outcome
 from ..search import restoring_mask
-from ..settings import Settings
+from ..settings import Settings, check_names
 
 TASKS = {
     "denoise": "standard deviation of the noise, white being 255",
@@ -23,9 +24,18 @@ TASKS = {
     "sr": "factor: 2, 4 or 8",
     "sensing": "number of random sums of all pixels that are measured",
 }
+OPTIONS = {  # of the operators, beside what the strength and the seed say
+    "inpaint": ("per_channel",),
+    "sr": ("kernel", "source"),
+    "sensing": ("corrupted", "corruption", "sigma"),
+}
 MASKS_ARE_OF = "a picture"
 
-check = untrained.check  # no more than that
+
+def check(e: Settings) -> None:
+    """Refuse what no operator can be asked."""
+    untrained.check(e)
+    check_names(f"option of task {e.task!r}:", e.task_options, OPTIONS.get(e.task, ()))
 
 
 def problem(e: Settings, image: str | None = None) -> Problem:
@@ -48,7 +58,11 @@ def operator(e: Settings, shape: tuple[int, ...]) -> physics.Operator:
         return physics.Inpaint.random(shape, e.strength, seed=e.seed, **e.task_options)
     if e.task == "sensing":
         return physics.CompressedSensing(shape, int(e.strength), seed=e.seed, **e.task_options)
-    return physics.SuperResolution(int(e.strength), **e.task_options)
+    if e.task == "sr":
+        return physics.SuperResolution(int(e.strength), **e.task_options)
+    raise InputError(
+        f"no operator restores pictures of task {e.task!r}: {', '.join(TASKS)} have one"
+    )
 
 
 def _picture(e: Settings, name: str) -> Tensor:

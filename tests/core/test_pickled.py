@@ -18,8 +18,8 @@ import pytest
 import torch
 
 import lipkit as lk
-from lipkit.formats import unpickle
-from lipkit.formats.unpickle import MAX_STEPS, Inert, read_tensors
+from lipkit.models import pickled
+from lipkit.models.pickled import MAX_STEPS, Inert, read_tensors
 
 DTYPES = [
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16,
@@ -395,7 +395,7 @@ def test_zip_bombs_are_refused(tmp_path):
 def test_oversized_files_are_not_read(tmp_path, monkeypatch):
     path = tmp_path / "big.pkl"
     path.write_bytes(pickle.dumps(torch.ones(100)))
-    monkeypatch.setattr(unpickle, "MAX_BYTES", 100)
+    monkeypatch.setattr(pickled, "MAX_BYTES", 100)
     assert "more than the 100 that are read" in refusal(path)
 
 
