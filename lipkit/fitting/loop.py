@@ -16,6 +16,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 SAVE_EVERY = 30.0  # seconds
 
 
-class Work:
+class Work(ABC):
     """What the loop runs, and where it stands; only where there is a file it is asked for parts."""
 
     kind = "fit"  # in one word, for errors
@@ -39,13 +40,13 @@ class Work:
     seconds = 0.0  # taken so far
     reason = ""  # why it ended before all steps were done; empty while it goes on
 
+    @abstractmethod
     def advance(self) -> Any:
         """Do one step, and count it."""
-        raise NotImplementedError
 
     def parts(self) -> dict[str, state.Part]:
         """Name all that changes from step to step: networks, optimizers, random generators."""
-        raise NotImplementedError
+        raise TypeError(f"a {self.kind} has no parts that could be saved")
 
     def state(self) -> state.Tensors:
         """Return all that changes from step to step, as tensors."""
