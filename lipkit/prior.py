@@ -16,6 +16,7 @@ from .errors import InputError, check_choice, check_positive, check_whole, is_wh
 CODES = ("uniform", "normal", "meshgrid")
 _CODE_SCALE = 0.1
 MAX_SIDE = 16_384
+SHALLOW = 64  # pixels that a network's smallest picture may have whatever is asked for
 _GLOBAL_GENERATOR = threading.Lock()  # torch has one for all threads, and we lend it out
 
 
@@ -153,6 +154,11 @@ def fitting_side(net: nn.Module, side: int) -> int:
     56
     """
     step = 2**net.levels
+    if step > max(SHALLOW, 4 * side):  # its own picture would be many times the one asked for
+        raise InputError(
+            f"this network halves its picture {net.levels} times, which is too deep for "
+            f"{side} pixels a side; use fewer levels"
+        )
     for candidate in range(side, side + 8 * step):
         if net.output_side(candidate) == candidate:
             return candidate

@@ -165,3 +165,9 @@ def test_priors_built_in_threads_are_the_ones_built_alone():
         map(build, seeds), lk.parallel(build, seeds, workers=4), strict=True
     ):
         assert torch.equal(alone, together)
+
+
+@pytest.mark.parametrize("levels", [9, 28, 99])
+def test_a_network_far_too_deep_for_its_picture_is_refused_at_once(levels):
+    with pytest.raises(lk.InputError, match=r"halves its picture .* too deep for 32 pixels"):
+        lk.Prior("deep-decoder", 32, levels=levels, width=2)
