@@ -69,12 +69,12 @@ class Experiment(Settings):
         kind.check(self)
         if self.find_on:
             search = self.search()
-            search.check()
             masks = kind_of(search).MASKS_ARE_OF
             if masks != kind.MASKS_ARE_OF:
                 raise InputError(
                     f"a mask found on {masks} is not for {kind.MASKS_ARE_OF}, nor the other way"
                 )
+            search.check()
 
     @property
     def work(self) -> int:
