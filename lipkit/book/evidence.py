@@ -55,18 +55,18 @@ CLAIMS_HEAD = f"""# Claims and verdicts
 
 Every claim of the three papers that can be put in a sentence, with a test that is data, and a
 verdict computed from the [records](comparison.md) of this book. Nobody types a verdict. PSNR is in
-dB. *Laptop scale* means small pictures and short fits, run in minutes: it says what a reader can see
-for themselves, not what happens at the papers' size; each claim says how the settings differ.
+dB. *Laptop scale* means small pictures and short fits, run in minutes: it says what a reader can
+see for themselves, not what happens at the papers' size; each claim says how the settings differ.
 
 A claim has one or more parts. A part that compares two arms is judged by their *differences*: one
-for each place (a picture, strength or density), a mean over the seeds there. Its *noise* is half the
-95 % interval of their mean, by Student's t. A part **holds** if the whole interval is beyond the
-threshold, **does not** if the whole of it is on the other side, and is **undecided** otherwise; fewer
-than {PLACES} places are **too little evidence**, unless the claim itself is about one picture: then
-each seed counts. Places that share a picture are not quite independent. A part about one number (a
-loss near zero, a constant picture) has no pairs: it holds if it is true at {SHARE:.0%} of the places.
-A claim is *reproduced* if all its parts hold, and *partly* if some do and others do not, are open, or
-are tested by nothing.
+for each place (a picture, strength or density), a mean over the seeds there. Its *noise* is half
+the 95 % interval of their mean, by Student's t. A part **holds** if the whole interval is beyond
+the threshold, **does not hold** if the whole of it is on the other side, and is **undecided**
+otherwise; fewer than {PLACES} places are **too little evidence**, unless the claim itself is about
+one picture: then each seed counts. Places that share a picture are not quite independent, so the
+noise is rather too small. A part about one number (a loss near zero, a constant picture) has no
+pairs and no noise: it holds if it is true at {SHARE:.0%} of the places. A claim is *reproduced* if
+all its parts hold, and *partly* if some do and others do not, are open, or are tested by nothing.
 
 """
 
@@ -133,7 +133,7 @@ def _claim(claim: Claim) -> str:
     scale = f" at {claim.scale} scale" if claim.scale else ""
     lines = [
         f"({claim.id.lower()})=",
-        ":::{div} lipkit-note",
+        "::::{div} lipkit-note",
         f"**{claim.id}** {_badge(claim.verdict, claim.verdict)}{scale}",
         "",
         f"{claim.says} {{cite}}`{claim.paper}`, {claim.where}.",
@@ -148,27 +148,31 @@ def _claim(claim: Claim) -> str:
         lines += [f"*Setting:* {'; '.join(ours)}, where the paper has {'; '.join(theirs)}.", ""]
     asked = [f for f in claim.findings if f.verdict != "not yet run"]
     if asked:
-        lines += ["| part | difference | places | verdict |", "|---|---|---|---|"]
-        lines += [*map(_row, asked), ""]
+        found = Counter(f.verdict for f in asked if f.scale != "printed")
+        parts = ", ".join(f"{number} {verdict}" for verdict, number in found.most_common())
+        lines += [f":::{{dropdown}} Parts: {parts or 'only in print'}"]
+        lines += ["| part | difference ± noise | places | verdict |", "|---|---|---|---|"]
+        lines += [*map(_row, asked), ":::", ""]
     waiting = dict.fromkeys(
         f"`{f.source}` at {f.scale} scale" for f in claim.findings if f.verdict == "not yet run"
     )
     if waiting:
         lines += [f"Not yet run: {', '.join(waiting)}.", ""]
-    return "\n".join([*lines, ":::", ""])
+    return "\n".join([*lines, "::::", ""])
 
 
 def _row(f: Finding) -> str:
     own = {"printed": "the paper's own table", "exact": "the functions themselves"}
     where = own.get(f.scale, f"`{f.source}`, {f.scale} scale")
-    seeds = f", {f.seeds} seeds" if f.seeds > 1 else ""
+    seeds = f" ({f.seeds} seeds each)" if f.seeds > 1 else ""
     some = f" of {f.planned}" if f.asked < f.planned else ""
     values = f"{_number(f.left)} beside {_number(f.right)}"
+    counted = "counted: " if f.difference is None else ""
     if f.difference is not None:
         noise = f" ± {_number(f.noise)}" if f.noise is not None else ""
         values = f"{_number(f.difference)}{noise} ({values})"
     places = f"{f.asked}{some}{seeds}; true in {f.held}"
-    return f"| {sentence(f.statement)} ({where}) | {values} | {places} | {f.verdict} |"
+    return f"| {sentence(f.statement)} ({where}) | {counted}{values} | {places} | {f.verdict} |"
 
 
 def sentence(statement: Statement) -> str:

@@ -12,8 +12,8 @@ arms, such as
 density of a layer, `arm.rise` how many rounds after the best one the loss of the rounds first rises
 twice in a row. Of a search for a mask by OES, `odds` is the mean probability of keeping a weight
 at the end, `still` for how many steps it had been that to within a tenth, and `spread` the standard
-deviation of the logits. `range arm.number` is the spread between places. A test of `penalties` needs no
-records: it asks for the slope of each penalty of a mask search at these targets.
+deviation of the logits. `range arm.number` is the spread between places. A test of `penalties`
+needs no records: it asks for the slope of each penalty of a mask search at these targets.
 
 A statement that compares two arms is judged by its differences: one for each place (picture,
 strength, density), a mean over the seeds that both arms have there. It holds if the whole 95 %
@@ -160,7 +160,6 @@ def table(claims: list[Claim]) -> Table:
 def _judged(entry: dict[str, Any], grids: Grids, records: Records) -> Claim:
     one = entry.get("one_picture", False)
     findings = [f for t in entry.get("tests", []) for f in _tested(t, one, grids, records)]
-    verdict, scale, untested = "not tested", "", []
     for scale in ("exact", "paper", "laptop"):
         untested = [part["says"] for part in entry.get("untested", [])
                     if part.get("scale", scale) == scale]  # fmt: skip
@@ -170,8 +169,14 @@ def _judged(entry: dict[str, Any], grids: Grids, records: Records) -> Claim:
         ours = any(f.scale != "printed" for f in findings)
         verdict, scale = "not yet run" if ours else "not tested", ""
     text = {name: entry[name] for name in ("id", "says", "paper", "where")}
-    return Claim(**text, verdict=verdict, scale="" if scale == "exact" else scale, untested=untested,
-                 findings=findings, why_not=entry.get("why_not", ""))  # fmt: skip
+    return Claim(
+        **text,
+        verdict=verdict,
+        scale="" if scale == "exact" else scale,
+        findings=findings,
+        untested=untested,
+        why_not=entry.get("why_not", ""),
+    )
 
 
 def _verdict(parts: list[str], untested: list[str]) -> str:
@@ -189,14 +194,16 @@ def _verdict(parts: list[str], untested: list[str]) -> str:
     return "undecided" if "undecided" in parts else "too little evidence"
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """Return the mean of at least two values and half its 95 % interval, by Student's t.
+def interval(values: list[float]) -> tuple[float, float | None]:
+    """Return the mean and half its 95 % interval by Student's t, which one value does not have.
 
     >>> [round(number, 3) for number in interval([1.0, 2.0, 3.0])]
     [2.0, 2.484]
     """
     from scipy.special import stdtrit  # late: loading it takes its time
 
+    if len(values) == 1:
+        return values[0], None
     quantile = float(stdtrit(len(values) - 1, 0.975))
     return fmean(values), quantile * stdev(values) / len(values) ** 0.5
 
@@ -231,13 +238,9 @@ class _Source:
         elif self.scale in ("printed", "exact") or not _compares(statement):
             verdict = _counted(held, len(sides), share or SHARE)
         else:
-            units = sides
-            if one_picture and len(sides) < PLACES:
-                units = [run for place in pairs for run in place]
-            differences = [left - right for left, right in units]
-            difference = fmean(differences)
-            if len(differences) > 1:
-                difference, noise = interval(differences)
+            runs = [run for place in pairs for run in place]
+            units = runs if one_picture and len(sides) < PLACES else sides
+            difference, noise = interval([left - right for left, right in units])
             verdict = "too little evidence"
             if noise is not None and len(units) >= PLACES:
                 verdict = _beyond(statement, difference, noise, held, len(sides), share)
