@@ -26,7 +26,7 @@ from ..lab.records import Records
 
 COLOURS = {
     "reproduced": "success", "partly": "warning", "not reproduced": "danger", "undecided": "info",
-    "too little evidence": "secondary", "not yet run": "muted", "not tested": "light",
+    "too little evidence": "muted", "not yet run": "light", "not tested": "light",
 }  # fmt: skip
 SIGNS = dict(zip(VERDICTS, "✓½✗?<…–", strict=True))  # a map read without its colours
 PAPERS = {
@@ -105,8 +105,8 @@ def _map(groups: dict[str, list[Claim]]) -> str:
     for title, claims in groups.items():
         lines += [f"<p>{html.escape(title)}</p>", "<div>", *map(_square, claims), "</div>"]
     found = Counter(claim.verdict for claim in (c for own in groups.values() for c in own))
-    legend = [f"{_sign(v)} {v}: {found[v]}" for v in VERDICTS]
-    return "\n".join([*lines, f"<p>{' &ensp; '.join(legend)}</p>", "</nav>", "```", ""])
+    legend = "\n".join(f"<span>{_sign(v)} {v}: {found[v]}</span>" for v in VERDICTS)
+    return "\n".join([*lines, f"<p>{legend}</p>", "</nav>", "```", ""])
 
 
 def _square(claim: Claim) -> str:
@@ -130,11 +130,10 @@ def _badge(verdict: str, text: str) -> str:
 
 
 def _claim(claim: Claim) -> str:
-    scale = f" at {claim.scale} scale" if claim.scale else ""
     lines = [
         f"({claim.id.lower()})=",
         "::::{div} lipkit-note",
-        f"**{claim.id}** {_badge(claim.verdict, claim.verdict)}{scale}",
+        f"**{claim.id}** {_badge(claim.verdict, claim.verdict)}{_at_scale(claim)}",
         "",
         f"{claim.says} {{cite}}`{claim.paper}`, {claim.where}.",
         "",
@@ -143,22 +142,33 @@ def _claim(claim: Claim) -> str:
         lines += [f"*Not tested.* {claim.why_not}", ""]
     if claim.untested:
         lines += [f"*Not tested:* {'; '.join(claim.untested)}.", ""]
-    ours, theirs = claim.settings(claim.scale), claim.settings("paper")
-    if claim.scale == "laptop" and theirs and ours != theirs:
-        lines += [f"*Setting:* {'; '.join(ours)}, where the paper has {'; '.join(theirs)}.", ""]
+    waiting: dict[str, dict[str, None]] = defaultdict(dict)  # of each scale, its grids once each
+    for f in claim.findings:
+        if f.verdict == "not yet run":
+            waiting[f.scale][f"`{f.source}`"] = None
+    rest = [
+        f"Not yet run at {scale} scale: {', '.join(grids)}." for scale, grids in waiting.items()
+    ]
     asked = [f for f in claim.findings if f.verdict != "not yet run"]
     if asked:
         found = Counter(f.verdict for f in asked if f.scale != "printed")
         parts = ", ".join(f"{number} {verdict}" for verdict, number in found.most_common())
         lines += [f":::{{dropdown}} Parts: {parts or 'only in print'}"]
         lines += ["| part | difference ± noise | places | verdict |", "|---|---|---|---|"]
-        lines += [*map(_row, asked), ":::", ""]
-    waiting = dict.fromkeys(
-        f"`{f.source}` at {f.scale} scale" for f in claim.findings if f.verdict == "not yet run"
-    )
-    if waiting:
-        lines += [f"Not yet run: {', '.join(waiting)}.", ""]
+        lines += [*map(_row, asked), "", *rest, ":::", ""]
+    else:
+        lines += [*rest, ""]
     return "\n".join([*lines, "::::", ""])
+
+
+def _at_scale(claim: Claim) -> str:
+    """Say at which scale the verdict was reached, and how that differs from the paper's."""
+    if not claim.scale:
+        return ""
+    ours, theirs = claim.settings(claim.scale), claim.settings("paper")
+    if not theirs or ours == theirs:
+        return f" at {claim.scale} scale"
+    return f" at {claim.scale} scale: {'; '.join(ours)}. In the paper: {'; '.join(theirs)}."
 
 
 def _row(f: Finding) -> str:

@@ -274,7 +274,7 @@ def test_pages_show_numbers_and_nothing_that_was_not_run(book):
     assert "{bdg-success}`reproduced` at paper scale" in page and "(c-1)=" in page
     part = "| The last PSNR of *sparse* is above that of *dense* plus 1 (`paper`, paper scale) |"
     assert f"{part} 2 ± 0 (22 beside 20) | 3 (2 seeds each); true in 3 | holds |" in page
-    assert "Not yet run: `laptop` at laptop scale.\n" in page
+    assert "Not yet run at laptop scale: `laptop`.\n" in page
     shown = pages.comparison_page(book)
     assert "Grid `paper`, paper scale: 12 of 12 recorded on cpu." in shown
     row = "| coffee | sparse | 27.45 |  | 22.00 ± 0.00 | 20.00 ± 0.00 | 21.00 ± 0.00 | 5 | 2 |"
@@ -291,7 +291,7 @@ def test_the_page_has_a_map_of_all_verdicts_and_says_how_settings_differ(book):
     square = '<a href="#c-1" title="C-1, reproduced: so."><b class="lipkit-success">✓</b></a>'
     assert square in page and page.index(square) < page.index("## Lottery image priors")
     assert '<b class="lipkit-danger">✗</b> not reproduced: 0' in page
-    assert "64 pixels, 3000 steps." in page and "*Setting:* 32 pixels, 3000 steps, where" in page
+    assert "laptop scale: 32 pixels, 3000 steps. In the paper: 64 pixels, 3000 steps." in page
     everything = pages.claims_page(BOOK)
     for claim in claims.ledger(BOOK):
         name = claim.id.lower()
@@ -318,7 +318,7 @@ def test_a_book_with_a_ledger_gets_its_pages(book, tmp_path):
     staged = {p.name: p.read_text() for p in (tmp_path / "staged" / "book").rglob("*.md")}
     assert staged["claims.md"] == pages.claims_page(book)
     assert staged["comparison.md"] == pages.comparison_page(book)
-    assert staged["badges.md"] == "{bdg-muted}`1 not yet run`\n"
+    assert staged["badges.md"] == "{bdg-light}`1 not yet run`\n"
 
 
 def test_where_losses_begin_to_rise_is_counted_from_the_best_round():
