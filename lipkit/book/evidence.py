@@ -66,7 +66,8 @@ otherwise; fewer than {PLACES} places are **too little evidence**, unless the cl
 one picture: then each seed counts. Places that share a picture are not quite independent, so the
 noise is rather too small. A part about one number (a loss near zero, a constant picture) has no
 pairs and no noise: it holds if it is true at {SHARE:.0%} of the places. A claim is *reproduced* if
-all its parts hold, and *partly* if some do and others do not, are open, or are tested by nothing.
+all its parts hold, *partly* if some do and others do not, are open, or are tested by nothing, and
+*not reproduced* if none holds and at least one does not.
 
 """
 
