@@ -12,10 +12,20 @@ arms, such as
 density of a layer, `arm.rise` how many rounds after the best one the loss of the rounds first rises
 twice in a row. Of a search for a mask by OES, `odds` is the mean probability of keeping a weight
 at the end, `still` for how many steps it had been that to within a tenth, and `spread` the standard
-deviation of the logits. A statement is asked for each picture, strength or density by itself, with
-means over seeds, and holds if it is true for a `share` of them (70 % unless told).
-`range arm.number` is the spread between them. A test of `penalties` needs no records: it asks for
-the slope of each penalty of a mask search at these targets.
+deviation of the logits. `range arm.number` is the spread between places. A test of `penalties`
+needs no records: it asks for the slope of each penalty of a mask search at these targets.
+
+A statement that compares two arms is judged by its differences: one for each place (picture,
+strength, density), a mean over the seeds that both arms have there. It holds if the whole 95 %
+interval of their mean (Student's t) is beyond the threshold, does not if the whole of it is on the
+other side, and is undecided otherwise; fewer than `PLACES` places are too little evidence. A claim
+marked `one_picture` may take every run (a seed at a place) in their stead. A statement with a
+`share` of its own must besides be true at that share of the places ("on all pictures"); with less
+than half ("sometimes") it is counted alone. Single facts, as a number of one arm beside a constant,
+have no pairs: they hold if true at a `share` of the places (70 % unless told).
+
+Each statement is a part of its claim. `untested` lists parts that nothing tests, at one scale or at
+all; with them a claim is at most partly reproduced.
 """
 
 from __future__ import annotations
@@ -23,9 +33,9 @@ from __future__ import annotations
 import functools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 import torch
@@ -39,15 +49,20 @@ from .paths import data_folder
 from .records import Record, Records
 from .tables import Table
 
-VERDICTS = ("reproduced", "partly", "not reproduced", "not yet run", "not tested here")
+VERDICTS = (
+    "reproduced", "partly", "not reproduced", "undecided", "too little evidence", "not yet run",
+    "not tested",
+)  # fmt: skip
+PLACES = 3  # as many an interval needs
 NUMBERS = (
     "stopped", "oracle", "last", "fall", "rise", "tail", "start", "start_likeness", "noisy", "loss",
     "oracle_step", "stopped_ssim", "stopped_y", "oracle_y", "error", "density", "kept", "weights",
     "collapsed", "odds", "still", "spread", "accuracy",
 )  # fmt: skip
 CURVES = ("psnr", "loss", "low", "high")
-SHARE = 0.7  # "most" of the pictures
+SHARE = 0.7  # "most" of the places, for single facts
 Grids = Callable[[str], Grid]
+Sides = dict[int, float]  # seed -> number
 Groups = dict[tuple, dict[str, list[Record]]]  # place without seed -> arm -> records
 
 
@@ -78,17 +93,25 @@ class Statement(NamedTuple):
 
 @dataclass(frozen=True)
 class Finding:
-    """What the records, or a paper's own table, say of one statement."""
+    """What the records, or a paper's own table, say of one statement.
 
-    statement: str
+    `verdict` is "holds", "does not hold", "undecided", "too little evidence" or "not yet run";
+    `noise` half the interval of `difference`, None of what is counted and not compared.
+    """
+
+    statement: Statement
     source: str  # the grid or table
     scale: str  # "laptop", "paper"; "printed": the paper's own numbers; "exact": of functions
+    setting: str  # sizes and steps
     left: float | None
     right: float | None
+    difference: float | None
+    noise: float | None
     held: int
     asked: int
     planned: int
-    ok: bool | None  # None: no record says anything
+    seeds: int
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -102,7 +125,13 @@ class Claim:
     verdict: str
     scale: str
     findings: list[Finding]
+    untested: list[str] = field(default_factory=list)
     why_not: str = ""
+
+    def settings(self, scale: str) -> list[str]:
+        """List the sizes and steps of the grids of one scale."""
+        found = (f.setting for f in self.findings if f.scale == scale)
+        return list(dict.fromkeys(found))
 
 
 def ledger(book: str | Path | None = None, records: Records | None = None) -> list[Claim]:
@@ -129,78 +158,170 @@ def table(claims: list[Claim]) -> Table:
 
 
 def _judged(entry: dict[str, Any], grids: Grids, records: Records) -> Claim:
-    findings = [f for test in entry.get("tests", []) for f in _tested(test, grids, records)]
-    verdict, scale = _verdict(findings)
-    text = {name: entry[name] for name in ("id", "says", "paper", "where")}
-    return Claim(**text, verdict=verdict, scale=scale, findings=findings,
-                 why_not=entry.get("why_not", ""))  # fmt: skip
-
-
-def _verdict(findings: list[Finding]) -> tuple[str, str]:
-    """From the largest scale at which everything was run; printed numbers decide nothing."""
-    ours = [f for f in findings if f.scale != "printed"]
-    if not ours:
-        return "not tested here", ""
+    one = entry.get("one_picture", False)
+    findings = [f for t in entry.get("tests", []) for f in _tested(t, one, grids, records)]
     for scale in ("exact", "paper", "laptop"):
-        results = [f.ok for f in ours if f.scale == scale]
-        if not results or None in results:
-            continue
-        verdict = "reproduced" if all(results) else "partly" if any(results) else "not reproduced"
-        return verdict, "" if scale == "exact" else scale
-    return "not yet run", ""
+        untested = [part["says"] for part in entry.get("untested", [])
+                    if part.get("scale", scale) == scale]  # fmt: skip
+        if verdict := _verdict([f.verdict for f in findings if f.scale == scale], untested):
+            break
+    else:
+        ours = any(f.scale != "printed" for f in findings)
+        verdict, scale = "not yet run" if ours else "not tested", ""
+    text = {name: entry[name] for name in ("id", "says", "paper", "where")}
+    return Claim(
+        **text,
+        verdict=verdict,
+        scale="" if scale == "exact" else scale,
+        findings=findings,
+        untested=untested,
+        why_not=entry.get("why_not", ""),
+    )
+
+
+def _verdict(parts: list[str], untested: list[str]) -> str:
+    """From all parts at one scale; empty if not all of them were run.
+
+    >>> _verdict(["holds", "undecided"], []), _verdict(["undecided", "too little evidence"], [])
+    ('partly', 'undecided')
+    """
+    if not parts or "not yet run" in parts:
+        return ""
+    if "holds" in parts:
+        return "reproduced" if {*parts} == {"holds"} and not untested else "partly"
+    if "does not hold" in parts:
+        return "not reproduced"
+    return "undecided" if "undecided" in parts else "too little evidence"
+
+
+def interval(values: list[float]) -> tuple[float, float | None]:
+    """Return the mean and half its 95 % interval by Student's t, which one value does not have.
+
+    >>> [round(number, 3) for number in interval([1.0, 2.0, 3.0])]
+    [2.0, 2.484]
+    """
+    from scipy.special import stdtrit  # late: loading it takes its time
+
+    if len(values) == 1:
+        return values[0], None
+    quantile = float(stdtrit(len(values) - 1, 0.975))
+    return fmean(values), quantile * stdev(values) / len(values) ** 0.5
 
 
 @dataclass(frozen=True)
 class _Source:
     """What statements are asked of: groups of records, printed rows, or functions.
 
-    `read(group, token)` is the number of a group that a token names, or None.
+    `read(group, token)` are the numbers of a group that a token names, by seed.
     """
 
     name: str
     scale: str
     planned: int  # how many groups there are when all is run
     groups: Iterable[Any]
-    read: Callable[[Any, str], float | None]
+    read: Callable[[Any, str], Sides]
+    setting: str = ""
 
-    def ask(self, statement: Statement, share: float) -> Finding:
-        """Look where the statement holds, and whether that is often enough."""
-        found = [self._sides(group, statement) for group in self.groups]
-        sides = [pair for pair in found if None not in pair]
+    def ask(self, statement: Statement, share: float | None, one_picture: bool) -> Finding:
+        """Look where the statement holds, and whether that is beyond noise."""
+        pairs = [pairs for group in self.groups if (pairs := self._pairs(group, statement))]
+        sides = [(fmean(a for a, _ in p), fmean(b for _, b in p)) for p in pairs]
         if str(statement.left).startswith("range ") and sides:
             values = [left for left, _ in sides]
             spread = max(values) - min(values)
             sides = [(spread, sides[0][1])] if len(sides) > 1 else []
         held = sum(statement.holds(*pair) for pair in sides)
         means = [round(fmean(side), 3) for side in zip(*sides, strict=True)] or [None, None]
+        difference = noise = None
+        if not sides:
+            verdict = "not yet run"
+        elif self.scale in ("printed", "exact") or not _compares(statement):
+            verdict = _counted(held, len(sides), share or SHARE)
+        else:
+            runs = [run for place in pairs for run in place]
+            units = runs if one_picture and len(sides) < PLACES else sides
+            difference, noise = interval([left - right for left, right in units])
+            verdict = "too little evidence"
+            if noise is not None and len(units) >= PLACES:
+                verdict = _beyond(statement, difference, noise, held, len(sides), share)
         return Finding(
-            str(statement), self.name, self.scale, *means,
-            held=held, asked=len(sides), planned=self.planned,
-            ok=held >= share * len(sides) if sides else None,
+            statement, self.name, self.scale, self.setting, *means, difference, noise, held,
+            asked=len(sides), planned=self.planned, seeds=max(map(len, pairs), default=0),
+            verdict=verdict,
         )  # fmt: skip
 
-    def _sides(self, group: Any, statement: Statement) -> tuple[float | None, ...]:
-        return tuple(
-            float(token) if isinstance(token, (int, float)) else self.read(group, token)
-            for token in (statement.left, statement.right)
-        )
+    def _pairs(self, group: Any, statement: Statement) -> list[tuple[float, float]]:
+        """Both sides for each seed that both have; a constant has every seed."""
+        tokens = (statement.left, statement.right)
+        found = [self.read(group, t) if isinstance(t, str) else None for t in tokens]
+        seeds = set.intersection(*({*side} for side in found if side is not None))
+        values = [
+            [float(token) if side is None else side[seed] for seed in sorted(seeds)]
+            for token, side in zip(tokens, found, strict=True)
+        ]
+        return [*zip(*values, strict=True)]
 
 
-def _tested(test: dict[str, Any], grids: Grids, records: Records) -> list[Finding]:
+def _compares(statement: Statement) -> bool:
+    """Tell whether both sides are measured, so that differences can be paired."""
+    both = isinstance(statement.left, str) and isinstance(statement.right, str)
+    return both and not statement.left.startswith("range ")
+
+
+def _counted(held: int, asked: int, share: float) -> str:
+    return "holds" if held >= share * asked else "does not hold"
+
+
+def _beyond(
+    statement: Statement, mean: float, noise: float, held: int, asked: int, share: float | None
+) -> str:
+    """Judge by the whole interval of the mean difference."""
+    if share is not None and share < 0.5:  # "sometimes" is no statement about a mean
+        return _counted(held, asked, share)
+    low, high = mean - noise, mean + noise
+    points = (low, min(max(0, low), high), high)  # "~" may hold between two ends where it does not
+    found = {statement.holds(point, 0) for point in points}
+    if found == {False}:
+        return "does not hold"
+    enough = share is None or held >= share * asked
+    return "holds" if found == {True} and enough else "undecided"
+
+
+def _tested(
+    test: dict[str, Any], one_picture: bool, grids: Grids, records: Records
+) -> list[Finding]:
     statements = [_statement(given) for given in test["holds"]]
     if "penalties" in test:
         slopes = [_slopes(p0) for p0 in test["penalties"]]
-        source = _Source("penalties", "exact", len(slopes), slopes, dict.get)
+        source = _Source("penalties", "exact", len(slopes), slopes, _cell)
     elif "table" in test:
         rows = papers.rows(test["table"])
-        source = _Source(test["table"], "printed", len(rows), rows, dict.get)
+        source = _Source(test["table"], "printed", len(rows), rows, _cell)
     else:
         grid = grids(test["grid"])
         for statement in statements:
             _check_arms(statement, grid)
-        groups, planned = grouped(grid, records, test.get("at", {}))
-        source = _Source(grid.name, grid.scale, planned, groups.values(), _number)
-    return [source.ask(statement, test.get("share", SHARE)) for statement in statements]
+        at = test.get("at", {})
+        groups, planned = grouped(grid, records, at)
+        setting = _setting([p for p in grid.points if _at(p, at)])
+        source = _Source(grid.name, grid.scale, planned, groups.values(), _numbers, setting)
+    return [source.ask(one, test.get("share"), one_picture) for one in statements]
+
+
+def _setting(points: list[Point]) -> str:
+    """Say how large the pictures are and how long the fits."""
+    sizes = sorted({point.experiment.size for point in points})
+    steps = sorted({point.experiment.steps for point in points})
+    return f"{_from_to(sizes)} pixels, {_from_to(steps)} steps"
+
+
+def _from_to(values: list[int]) -> str:
+    return f"{values[0]}" if len(values) == 1 else f"{values[0]} to {values[-1]}"
+
+
+def _cell(row: Mapping[str, Any], token: str) -> Sides:
+    value = row.get(token)
+    return {} if value is None else {0: float(value)}
 
 
 def _statement(given: list) -> Statement:
@@ -214,12 +335,16 @@ def grouped(grid: Grid, records: Records, at: Mapping[str, Any]) -> tuple[Groups
     groups: Groups = defaultdict(lambda: defaultdict(list))
     planned = set()
     for point in grid.points:
-        if all(_inside(point.place[axis], wanted) for axis, wanted in at.items()):
+        if _at(point, at):
             place = place_without_seed(point)
             planned.add(place)
             if record := records.get(point.experiment):
                 groups[place][point.arm].append(record)
     return groups, len(planned)
+
+
+def _at(point: Point, at: Mapping[str, Any]) -> bool:
+    return all(_inside(point.place[axis], wanted) for axis, wanted in at.items())
 
 
 def place_without_seed(point: Point) -> tuple[tuple[str, Any], ...]:
@@ -277,12 +402,11 @@ def _slopes(p0: float) -> dict[str, float]:
     return {name: float(torch.autograd.grad(value, p)[0]) for name, value in found.items()}
 
 
-def _number(group: Mapping[str, list[Record]], token: str) -> float | None:
-    """The mean over seeds of a number of an arm."""
+def _numbers(group: Mapping[str, list[Record]], token: str) -> Sides:
+    """The numbers of an arm by seed, as far as they were measured."""
     arm, _, name = token.removeprefix("range ").partition(".")
-    values = [number_of(record, name) for record in group.get(arm, [])]
-    values = [v for v in values if v is not None]
-    return fmean(values) if values else None
+    found = {r["experiment"].get("seed", 0): number_of(r, name) for r in group.get(arm, [])}
+    return {seed: value for seed, value in found.items() if value is not None}
 
 
 def number_of(record: Record, name: str) -> float | None:
