@@ -11,6 +11,7 @@ from statistics import fmean, stdev
 
 from ..lab import papers
 from ..lab.claims import (
+    AGREEING,
     PLACES,
     SHARE,
     VERDICTS,
@@ -62,8 +63,9 @@ A claim has one or more parts. A part that compares two arms is judged by their 
 for each place (a picture, strength or density), a mean over the seeds there. Its *noise* is half
 the 95 % interval of their mean, by Student's t. A part **holds** if the whole interval is beyond
 the threshold, **does not hold** if the whole of it is on the other side, and is **undecided**
-otherwise; fewer than {PLACES} places are **too little evidence**, unless the claim itself is about
-one picture: then each seed counts. Places that share a picture are not quite independent, so the
+otherwise, but where all of {AGREEING} or more places agree on the side: that decides. Fewer than
+{PLACES} places are **too little evidence**, unless the claim itself is about one picture: then
+each seed counts. Places that share a picture are not quite independent, so the
 noise is rather too small. A part about one number (a loss near zero, a constant picture) has no
 pairs and no noise: it holds if it is true at {SHARE:.0%} of the places. A claim is *reproduced* if
 all its parts hold, *partly* if some do and others do not, are open, or are tested by nothing, and

@@ -18,7 +18,9 @@ needs no records: it asks for the slope of each penalty of a mask search at thes
 A statement that compares two arms is judged by its differences: one for each place (picture,
 strength, density), a mean over the seeds that both arms have there. It holds if the whole 95 %
 interval of their mean (Student's t) is beyond the threshold, does not if the whole of it is on the
-other side, and is undecided otherwise; fewer than `PLACES` places are too little evidence. A claim
+other side, and is undecided otherwise; fewer than `PLACES` places are too little evidence. Effects
+that differ in size from place to place have wide intervals: where all of `AGREEING` or more places
+agree on which side of the threshold they are, that decides. A claim
 marked `one_picture` may take every run (a seed at a place) in their stead. A statement with a
 `share` of its own must besides be true at that share of the places ("on all pictures"); with less
 than half ("sometimes") it is counted alone. Single facts, as a number of one arm beside a constant,
@@ -54,6 +56,7 @@ VERDICTS = (
     "not tested",
 )  # fmt: skip
 PLACES = 3  # as many an interval needs
+AGREEING = 6  # were chance to decide, all of so many places would agree once in 32 times
 NUMBERS = (
     "stopped", "oracle", "last", "fall", "rise", "tail", "start", "start_likeness", "noisy", "loss",
     "oracle_step", "stopped_ssim", "stopped_y", "oracle_y", "error", "density", "kept", "weights",
@@ -283,6 +286,8 @@ def _beyond(
     found = {statement.holds(point, 0) for point in points}
     if found == {False}:
         return "does not hold"
+    if asked >= AGREEING and statement.sign != "~" and held in (0, asked):
+        return "holds" if held else "does not hold"
     enough = share is None or held >= share * asked
     return "holds" if found == {True} and enough else "undecided"
 

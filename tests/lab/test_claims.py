@@ -142,6 +142,26 @@ def test_an_effect_has_to_be_beyond_its_noise(book, ahead, verdict):
     assert judged(book, BETTER).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("last", "verdict"),
+    [
+        (1.1, "reproduced"),  # all six on one side of the threshold, 1 dB, ...
+        (0.9, "undecided"),  # ... or not; 3.8 ± 4.1 in both
+    ],
+)
+def test_many_places_that_agree_need_no_equal_effects(book, last, verdict):
+    grid = book / "grids" / "paper.toml"
+    names = ["coffee", "moon", "camera", "astronaut", "chelsea", "text"]
+    grid.write_text(GRID.replace('["coffee", "moon", "camera"]', str(names).replace("'", '"')))
+    gains = [1.1, 1.3, 1.6, 7.9, 9.8, last]
+    dense = {("dense", name): {"last": 20} for name in names}
+    ahead = {("sparse", n): {"last": 20 + gain} for n, gain in zip(names, gains, strict=True)}
+    keep(book, "paper", dense | ahead)
+    claim = judged(book, BETTER)
+    assert claim.findings[0].difference - claim.findings[0].noise < 1
+    assert claim.verdict == verdict
+
+
 def test_the_same_within_a_margin_has_to_be_beyond_noise_too(book):
     keep(book, "paper", DENSE | {("sparse", i): {"last": v} for i, v in
                                  (("coffee", 19.0), ("moon", 20.0), ("camera", 21.0))})  # fmt: skip
