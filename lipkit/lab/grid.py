@@ -12,6 +12,7 @@ One is written like this::
     [arms]                                             # what is compared
     dense = {}
     ticket = {method = "imp", density = 0.17}
+    shuffled = {image = "shuffled:{image}"}            # a value of the axes in a text
 """
 
 from __future__ import annotations
@@ -99,7 +100,9 @@ class Grid:
             for axis, value in place.items():
                 chosen |= value if isinstance(value, dict) else {axis: value}
             place = {a: v.get(a, str(v)) if isinstance(v, dict) else v for a, v in place.items()}
-            points += [_point(arm, place, chosen | own) for arm, own in arms.items()]
+            points += [
+                _point(arm, place, chosen | _filled(own, place)) for arm, own in arms.items()
+            ]
         return cls(name, points, **{key: data[key] for key in TEXTS if key in data})
 
     def only(self, arms: Iterable[str]) -> Grid:
@@ -119,6 +122,20 @@ class Grid:
 
 def _is_table(found: Any, kind: type) -> bool:
     return isinstance(found, dict) and all(isinstance(value, kind) for value in found.values())
+
+
+def _filled(value: Any, place: Mapping[str, Any]) -> Any:
+    """Put values of the axes where texts of an arm name them.
+
+    >>> _filled({"find_on": {"image": "shuffled:{image}"}, "steps": 4}, {"image": "coffee"})
+    {'find_on': {'image': 'shuffled:coffee'}, 'steps': 4}
+    """
+    if isinstance(value, dict):
+        return {name: _filled(inner, place) for name, inner in value.items()}
+    if isinstance(value, str):
+        for axis, chosen in place.items():
+            value = value.replace(f"{{{axis}}}", str(chosen))
+    return value
 
 
 def _point(arm: str, place: dict[str, Any], given: dict[str, Any]) -> Point:
