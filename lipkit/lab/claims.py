@@ -228,8 +228,6 @@ class _Source:
     def ask(self, statement: Statement, share: float | None, one_picture: bool) -> Finding:
         """Look where the statement holds, and whether that is beyond noise."""
         pairs = [pairs for group in self.groups if (pairs := self._pairs(group, statement))]
-        if _compares(statement):  # places of equal numbers are the same runs: arms know no place
-            pairs = [pair for i, pair in enumerate(pairs) if pair not in pairs[:i]]
         sides = [(fmean(a for a, _ in p), fmean(b for _, b in p)) for p in pairs]
         if str(statement.left).startswith("range ") and sides:
             values = [left for left, _ in sides]
