@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 from ..errors import InputError
@@ -34,7 +35,7 @@ class Beside:
     def _repr_html_(self) -> str:
         rows = "".join(map(_row, self.claims))
         head = "<tr><th>the papers</th><th>the records of this book</th></tr>"
-        return f'<table class="results"><thead>{head}</thead><tbody>{rows}</tbody></table>'
+        return f'<table class="beside"><thead>{head}</thead><tbody>{rows}</tbody></table>'
 
 
 def beside(*ids: str) -> Beside:
@@ -52,7 +53,14 @@ def beside(*ids: str) -> Beside:
 
 def _row(claim: Claim) -> str:
     link = f'<a href="{PAGE}#{claim.id.lower()}">{claim.id}</a>'
-    parts = "".join(f"<br>{escape(_part(finding))}" for finding in _parts(claim))
+    lines, setting = [], ""
+    for finding in _parts(claim):
+        if finding.setting != setting:
+            setting = finding.setting
+            lines.append(f"<br><small>{escape(setting)}</small>")
+        part = re.sub(r"\*(.+?)\*", r"<i>\1</i>", escape(_part(finding)))
+        lines.append(f"<br>{part}")
+    parts = "".join(lines)
     return (
         f"<tr><td>{link}: {escape(claim.says)} <small>{escape(claim.where)}</small></td>"
         f"<td><b>{escape(_verdict(claim))}</b>{parts}</td></tr>"
@@ -82,5 +90,5 @@ def _part(finding: Finding) -> str:
         numbers = f"{finding.left:.4g} beside {finding.right:.4g}, {places}"
     else:
         noise = "" if finding.noise is None else f" ± {finding.noise:.2g}"
-        numbers = f"{finding.difference:+.2g}{noise}, {places}"
+        numbers = f"{finding.difference:+.2g}{noise}, {places}".replace("-", "−")
     return f"{SIGNS[finding.verdict]} {sentence(finding.statement)} ({numbers})"

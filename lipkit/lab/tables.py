@@ -28,7 +28,7 @@ class Several(NamedTuple):
         return f"{self.mean} ({', '.join(self.each)})"
 
     def _repr_html_(self) -> str:
-        return f"{self.mean} <small>{'&ensp;'.join(self.each)}</small>"
+        return f"{self.mean}<br><small>{'&ensp;'.join(self.each)}</small>"
 
 
 Cell = float | int | str | Several | None
