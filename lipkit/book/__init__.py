@@ -12,7 +12,7 @@ import importlib
 
 _MODULES = ("bands", "chapter", "parameters", "plots", "style", "widgets")
 _MEMBERS = {
-    "beside": "beside",
+    "beside": "verdicts",
     "build": "building",
     "find_chapters": "notebooks",
     "find_root": "building",
