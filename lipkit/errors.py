@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +21,33 @@ class InputError(Error, ValueError):
 
 class FileError(Error, OSError):
     """A file that is missing, broken or not what its name says."""
+
+
+class StorageError(FileError):
+    """A file that cannot be written: the disk is full, or there is no permission."""
+
+
+def check_file(path: Path) -> None:
+    """Refuse what is no file, before it is opened: a pipe would make its reader wait for ever.
+
+    >>> check_file(Path("/no/such/place"))
+    Traceback (most recent call last):
+    lipkit.errors.FileError: /no/such/place cannot be read (there is no such file).
+    """
+    if not path.exists():
+        raise FileError(f"{path} cannot be read (there is no such file).")
+    if not path.is_file():
+        kind = "folder" if path.is_dir() else "device or a pipe"
+        raise FileError(f"{path} is a {kind}; give the name of a file.")
+
+
+def printable(text: str) -> str:
+    r"""Escape what a terminal would obey: what is printed of a file is text and nothing else.
+
+    >>> print(printable(chr(27) + "[2J"))
+    \x1b[2J
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def is_number(value: object, least: float = -math.inf) -> bool:

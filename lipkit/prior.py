@@ -14,6 +14,7 @@ from ._version import __version__
 from .errors import InputError, check_choice, check_positive, check_whole, is_whole
 
 CODES = ("uniform", "normal", "meshgrid")
+_OWN = ("self", "name", "size", "seed")  # arguments of a prior that are no options of its network
 _CODE_SCALE = 0.1
 MAX_SIDE = 16_384
 SHALLOW = 64  # pixels that a network's smallest picture may have whatever is asked for
@@ -46,6 +47,9 @@ class Recipe:
 
     def prior(self) -> Prior:
         """Build the prior again."""
+        for own in _OWN:
+            if own in self.options:
+                raise InputError(f"{own!r} is no option of a network: the recipe itself has it")
         return Prior(self.name, self.size, self.seed, **self.options)
 
     def as_dict(self) -> dict:

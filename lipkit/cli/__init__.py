@@ -8,7 +8,7 @@ from importlib import import_module
 import click
 
 from .._version import __version__
-from ..errors import Error
+from ..errors import Error, printable
 
 COMMANDS = {
     "restore": "denoise, fill in or enlarge a picture",
@@ -65,5 +65,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(sentence: str) -> None:
-    print("lipkit: error: " + " ".join(sentence.split()), file=sys.stderr)
+    print("lipkit: error: " + printable(" ".join(sentence.split())), file=sys.stderr)
     sys.exit(2)

@@ -7,6 +7,7 @@ import io
 import json
 from collections import Counter
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -51,6 +52,8 @@ def command(
     with as many threads, all six digits have to be the same; on another, three times the spread
     over seeds is allowed (at least 0.3 dB), or 1 dB where only one seed was run.
     """
+    if folder and not Path(folder).exists():
+        raise InputError(f"there is no folder {folder!r} with records")
     kept = records.Records(folder)
     found = list(records.where(kept.all, dict(where)))
     if count:

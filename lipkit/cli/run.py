@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from ..errors import InputError
+
 
 def literal(text: str) -> Any:
     """Read a parameter of the command line: a Python value if it is one, else the text.
@@ -20,6 +22,8 @@ def literal(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+    except (TypeError, MemoryError, RecursionError):  # a set of lists, or brackets without end
+        raise InputError(f"{text[:40]!r} is no value: give a number, a name or a list") from None
 
 
 @click.command()

@@ -34,13 +34,14 @@ def command(
     retry_failed: bool,
     folder: str | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Run the experiments of GRID, a TOML file or the name of one of the book's grids.
 
     What is recorded already is not run again: after an interruption, start the same command anew.
     Without options it uses every GPU of this machine, or else every core. Under Slurm or on
     Kubernetes, start workers with dask-jobqueue or Dask's operator and give their scheduler's
-    address; the book's page on experiments at the papers' scale shows how.
+    address; the book's page on experiments at the papers' scale shows how. The command ends with 1
+    if an experiment of the grid has failed.
     """
     if serial and (scheduler or workers):
         raise InputError("--serial uses this process alone: leave out --scheduler and --workers")
@@ -51,17 +52,21 @@ def command(
         table = sweep.estimate(found, records)
         rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
         click.echo(json.dumps(rows) if as_json else table)
-        return
+        return 0
     done = sweep.run(
         found, records, serial=serial, scheduler=scheduler, workers=workers,
         budget=None if budget is None else sweep.seconds(budget), retry_failed=retry_failed,
         say=lambda line: click.echo(line, err=as_json),
     )  # fmt: skip
+    failed = sweep.failed(found, records)
     if as_json:
         click.echo(json.dumps(done._asdict()))
-        return
+        return 1 if failed else 0
     rest = f", {done.left} left for want of time" if done.left else ""
     click.echo(
         f"{done.done} experiments done, {done.failed} failed, {done.recorded} were recorded"
         f"{rest}; records in {records.path}"
     )
+    if failed:
+        click.echo(f"{failed} experiments of this grid failed: --retry-failed runs them again")
+    return 1 if failed else 0

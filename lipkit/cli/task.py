@@ -237,6 +237,9 @@ def check_output(path: str, what: str, inputs: tuple[str | None, ...], suffix: s
         raise click.UsageError(f"{what} must end in {suffix}, got {place.name!r}")
     if place.is_dir():
         raise click.UsageError(f"{what} is a folder, not a file: {path}")
+    if place.exists() and not place.is_file():
+        raise click.UsageError(f"{what} is a device or a pipe, which would be replaced: {path}")
+    place = place.resolve() if place.is_symlink() else place
     if not place.parent.is_dir():
         raise click.UsageError(f"there is no folder {str(place.parent)!r} to write {what} in")
     if not os.access(place.parent, os.W_OK) or (place.exists() and not os.access(place, os.W_OK)):

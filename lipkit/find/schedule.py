@@ -14,6 +14,7 @@ Exempt = str | Iterable[str] | Callable[[str], bool]
 
 #: The two convolutions that see the code itself; the published code of LIP never prunes them.
 FIRST_CONVS = ("skip0.conv.weight", "down0a.conv.weight")
+MOST_ROUNDS = 1000  # each trains a network
 TENTH = 0.1  # a last round of less than this part of a whole one is joined to the one before
 
 
@@ -37,6 +38,11 @@ def rounds_to(density: float, rate: float = 0.2) -> int:
     (14, 1, 13)
     """
     whole = math.log(checked_density(density)) / math.log1p(-checked_rate(rate))
+    if whole > MOST_ROUNDS:
+        raise InputError(
+            f"rate {rate} takes {whole:,.0f} rounds to density {density}, and {MOST_ROUNDS:,} are "
+            "the most; give a higher rate"
+        )
     return max(1, math.ceil(whole - TENTH))
 
 

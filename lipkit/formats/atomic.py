@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import FileError
+from ..errors import FileError, StorageError
 
 
 def write(path: str | Path, data: bytes) -> None:
@@ -19,16 +20,34 @@ def write(path: str | Path, data: bytes) -> None:
     ...     [path.name for path in Path(folder).iterdir()]
     ['a.txt']
     """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    path = target(path)
+    # the part's own name is short: that of the file may be as long as the system allows
+    part = path.with_name(
+        f".{hashlib.sha256(path.name.encode()).hexdigest()[:12]}.{os.getpid()}.part"
+    )
     try:
         part.write_bytes(data)
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise FileError(
-            f"{path} cannot be written ({error.strerror or error}); check folder and permissions."
+        raise StorageError(
+            f"{path} cannot be written ({error.strerror or error}); "
+            "check folder, permissions and free space."
         ) from None
+
+
+def target(path: str | Path) -> Path:
+    """Return the file to be written: links are followed, and what is no file is refused.
+
+    >>> target("new.txt").name
+    'new.txt'
+    """
+    path = Path(path)
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not path.is_file():
+        kind = "folder" if path.is_dir() else "device or a pipe"
+        raise FileError(f"{path} is a {kind}, which would be replaced; name a file.")
+    return path
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from .._version import __version__
-from ..errors import FileError, InputError
+from ..errors import FileError, InputError, check_file
 
 MASK = "lipkit mask 1"
 TICKET = "lipkit ticket 1"
@@ -72,14 +72,11 @@ def pack(
 
 def head(path: Path, length: int = 9) -> bytes:
     """Read the first bytes of a file that exists."""
+    check_file(path)
     try:
-        if path.is_dir():
-            raise FileError(f"{path} is a folder; give the file of a mask or ticket")
         with path.open("rb") as file:
             return file.read(length)
     except OSError as error:
-        if isinstance(error, FileError):
-            raise
         raise FileError(f"{path} cannot be read ({error.strerror or error})") from None
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import FileError, InputError
+from ..errors import FileError, InputError, check_file
 from . import atomic
 
 FORMAT = "lipkit state 1"
@@ -70,6 +70,7 @@ def read(path: Path, kind: str, signature: Mapping[str, str]) -> tuple[Tensors, 
         raise FileError(f"cannot write the checkpoint {path}: there is no folder {path.parent}")
     if not path.exists():
         return None
+    check_file(path)
     try:
         data = path.read_bytes()
     except OSError as error:

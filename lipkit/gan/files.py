@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import FileError, InputError
+from ..errors import FileError, InputError, check_file
 from ..formats import state
 from ..formats.atomic import write
 from ..models import Critic, Generator
@@ -41,6 +41,7 @@ def load(path: str | Path) -> Generator | Critic:
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
+    check_file(path)
     wrong = f"{path.name} is no network that lipkit.gan.save wrote, or it is damaged"
     try:
         with safe_open(path, "pt") as file:

@@ -18,6 +18,7 @@ import torch
 
 from ..errors import Error, InputError, is_number
 from ..fitting import loop
+from ..formats.atomic import write
 from ..workers import default_device
 from .files import save
 from .training import Training, TrainingPlan
@@ -81,9 +82,11 @@ class _Report:
 
     def _cut(self, step: int) -> None:
         """Remove what an interrupted training wrote after its checkpoint."""
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] < step]
-        self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        # a last line without its end was cut short when the power failed or the disk was full
+        whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        kept = [line for line in whole if json.loads(line)["step"] < step]
+        write(self.path, "".join(kept).encode())
         self.begun = True
 
     def _write(self, entry: dict) -> None:

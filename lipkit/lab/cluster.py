@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from distributed import Client, Future, LocalCluster, as_completed, get_worker
 
-from ..errors import Error
+from ..errors import Error, StorageError
 from . import running
 from .experiment import Experiment
 from .grid import Point
@@ -37,10 +37,11 @@ class Cluster:
             )  # fmt: skip
         try:
             self.client = Client(self.local or scheduler, timeout=20)
-        except OSError as problem:
+        except (OSError, TypeError, ValueError) as problem:  # the last two of what is no address
             raise Error(
-                f"there is no Dask scheduler at {scheduler}: {problem}; start one with "
-                "`dask scheduler`, or leave --scheduler out to use this machine"
+                f"there is no Dask scheduler at {scheduler!r}: {problem}; an address is like "
+                "tcp://host:8786; start one with `dask scheduler`, or leave --scheduler out to use "
+                "this machine"
             ) from None
         offers = [w.get("resources", {}) for w in self._workers()]
         self.resources = {"GPU": 1} if any("GPU" in offer for offer in offers) else None
@@ -84,8 +85,11 @@ class Cluster:
     def _record(self, future: Future, point: Point) -> dict:
         if future.status == "finished":
             return future.result()
-        if future.status == "error":  # not the experiment, which reports its own: its worker
-            return running.failure(point.experiment, future.exception())
+        problem = future.exception() if future.status == "error" else None
+        if isinstance(problem, (StorageError, MemoryError)):
+            raise problem
+        if problem is not None:  # not the experiment, which reports its own: its worker
+            return running.failure(point.experiment, problem)
         raise Error("the Dask scheduler is gone; start the sweep again to go on from here")
 
     def _close(self, unfinished: list[Future]) -> None:

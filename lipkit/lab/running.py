@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..errors import Error
+from ..errors import Error, StorageError
 from ..masks import LayerCollapseWarning, Mask
 from ..workers import default_device, device_name, processor_name
 from .experiment import Experiment
@@ -39,6 +39,11 @@ def run(
     try:
         experiment.check()
         results = _results(experiment, device, masks, progress)
+    except (
+        StorageError,
+        MemoryError,
+    ):  # of this machine, not of the experiment: it can be repeated
+        raise
     except Exception as problem:  # whatever it is: the experiments after it shall run
         return failure(experiment, problem, device, time.perf_counter() - began)
     record = _about(experiment, device, time.perf_counter() - began)

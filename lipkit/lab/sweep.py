@@ -5,6 +5,8 @@ Whatever is recorded already is not run again, so an interrupted sweep is simply
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
 import statistics
 import time
@@ -112,6 +114,17 @@ def todo(grid: Grid, records: Records, retry_failed: bool = False) -> tuple[list
         once.setdefault(point.experiment.digest, point)
     left = [point for digest, point in once.items() if digest not in known]
     return left, len(once) - len(left)
+
+
+def failed(grid: Grid, records: Records) -> int:
+    """Count the experiments of a grid that failed and were not repeated with success.
+
+    >>> failed(Grid.load("first-light"), Records())
+    0
+    """
+    own = {point.experiment.digest: point.experiment for point in grid.points}
+    lost = {r["hash"] for r in records.all if r["hash"] in own and state(r) == "failed"}
+    return sum(records.get(own[digest], unclean=True) is None for digest in lost)
 
 
 def estimate(grid: Grid, records: Records) -> Table:
@@ -263,10 +276,10 @@ def seconds(text: str) -> float:
     parts = re.findall(r"(\d+(?:\.\d+)?)([hms])", text)
     if parts and "".join(map("".join, parts)) == text:
         return float(sum(float(number) * units[unit] for number, unit in parts))
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"a time is written like 25m, 90s or 1h30m, not {text!r}") from None
+    with contextlib.suppress(ValueError):
+        if 0 < (plain := float(text)) < math.inf:
+            return plain
+    raise InputError(f"a time is written like 25m, 90s or 1h30m, and is above 0, not {text!r}")
 
 
 def duration(time_s: float) -> str:
@@ -280,4 +293,4 @@ def duration(time_s: float) -> str:
     return f"{time_s / 60:.0f} min" if time_s < 6000 else f"{time_s / 3600:.1f} h"
 
 
-__all__ = ["Costs", "Summary", "duration", "estimate", "run", "seconds", "todo"]
+__all__ = ["Costs", "Summary", "duration", "estimate", "failed", "run", "seconds", "todo"]

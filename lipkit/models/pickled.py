@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 
-from ..errors import FileError
+from ..errors import FileError, check_file
 
 MAX_BYTES = 2**31
 MAX_STEPS = 1_000_000  # a checkpoint of a thousand tensors takes some 50,000
@@ -76,6 +76,7 @@ def read_tensors(
     {'conv.weight_mask': tensor([1., 1.])}
     """
     path = Path(path)
+    check_file(path)
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import Error, FileError, InputError
+from ..errors import Error, FileError, InputError, printable
 from ..formats import maskfile
 from ..formats.atomic import write
 from ..masks import Mask
@@ -198,12 +198,12 @@ class Ticket:
             "made with: " + ", ".join(f"{k} {v}" for k, v in self.made_with.items()),
             "found on: " + ("nothing noted" if not self.note else ""),
             *(f"  {key}: {value}" for key, value in _flat(self.note)),
-            describe_mask(mask),
+            *describe_mask(mask).splitlines(),
             "use, with ticket = lipkit.Ticket.load(...):",
             "  ticket     lipkit.fit(ticket.prior(size), op, y, mask=ticket.mask)",
             "  mask only  lipkit.fit(ticket.fresh(seed=1, size=size), op, y, mask=ticket.mask)",
         ]
-        return "\n".join(line.rstrip() for line in lines)
+        return "\n".join(printable(line).rstrip() for line in lines)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Ticket) and self.to_bytes() == other.to_bytes()
@@ -227,7 +227,9 @@ def describe_mask(mask: Mask) -> str:
     rows = [("layer", "shape", "kept", "of", "density")]
     for name, (kept, total) in mask.per_layer().items():
         shape = "x".join(map(str, mask[name].shape))
-        rows.append((name, shape, f"{kept:,}", f"{total:,}", f"{100 * kept / total:.2f} %"))
+        rows.append(
+            (printable(name), shape, f"{kept:,}", f"{total:,}", f"{100 * kept / total:.2f} %")
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         f"mask: {mask.kept:,} of {mask.total:,} weights kept "
@@ -237,7 +239,7 @@ def describe_mask(mask: Mask) -> str:
         cells = (f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True))
         lines.append(f"  {first:{widths[0]}}  " + "  ".join(cells))
     if empty := mask.collapsed():
-        lines.append(f"  layer collapse: no weight left in {', '.join(empty)}")
+        lines.append(f"  layer collapse: no weight left in {', '.join(map(printable, empty))}")
     return "\n".join(lines)
 
 

@@ -452,7 +452,7 @@ def test_files_of_another_kind(tmp_path):
         archive.writestr("readme.txt", "hello")
     assert "not one that torch.save writes" in refusal(path)
     assert "cannot be read" in refusal(tmp_path / "missing.pkl")
-    assert "cannot be read" in refusal(tmp_path)
+    assert "is a folder" in refusal(tmp_path)
 
 
 def test_a_whole_module_is_refused_by_the_name_of_its_class(tmp_path):

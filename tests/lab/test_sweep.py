@@ -248,6 +248,7 @@ def run(capsys, *arguments: str) -> tuple[int, str, str]:
 
 def test_command_line(file, tmp_path, capsys):
     folder = str(tmp_path / "records")
+    (tmp_path / "records").mkdir()
     code, out, _ = run(capsys, "sweep", str(file), "--dry-run", "--json", "--records", folder)
     assert code == 0 and json.loads(out)[0]["to run"] == "20"
     other = run(capsys, "sweep", "first-light", "--arm", "snip", "--dry-run", "--json")[1]
