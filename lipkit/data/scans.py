@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 from dataclasses import dataclass
@@ -17,9 +16,7 @@ from ..physics.coils import espirit, magnitude
 from ..physics.mri import MRI, to_channels
 from . import images, kspace, registry
 
-_TEMPLATE = "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"  # part of the nilearn wheel
-_SLICES = {"slice-1": 80, "slice-2": 62, "slice-3": 98, "slice-4": 116}
-_FIELD = 192  # millimetres, and pixels, a side
+_SLICES = {"slice-1": 80, "slice-2": 62, "slice-3": 98, "slice-4": 116}  # millimetres from below
 _FETCHED = {"brain-8ch": "mri/brain_8ch_ksp.npy"}
 _SOURCES = (str, os.PathLike, np.ndarray, Tensor)
 
@@ -72,7 +69,7 @@ def scans() -> dict[str, str]:
     >>> list(scans())
     ['slice-1', 'slice-2', 'slice-3', 'slice-4', 'phantom', 'brain-8ch']
     """
-    template = "simulated coils around a slice of the ICBM 152 average brain bundled with nilearn"
+    template = "simulated coils around a slice of the ICBM 152 average brain"
     described = {name: f"{template} (z = {z} mm from below)." for name, z in _SLICES.items()}
     described["phantom"] = "simulated coils around the Shepp-Logan phantom."
     return described | {
@@ -112,7 +109,7 @@ def scan(
     if size is not None:
         check_whole("size", size, least=kspace.MIN_SIDE)
     if source is None:
-        source = "slice-1" if importlib.util.find_spec("nilearn") else "phantom"
+        source = "slice-1"
     if not isinstance(source, _SOURCES):
         raise InputError(f"a scan is a name, a path or an array, not {type(source).__name__}")
     name, loaded, lines = _load(source, index)
@@ -133,7 +130,7 @@ def _load(source, index: int | None) -> tuple[str, Tensor, np.ndarray | None]:
             return "array", torch.from_numpy(data), None
         return "array", images.image(source, gray=True)[0], None
     if source in _SLICES:
-        return source, _template_slice(_SLICES[source]), None
+        return source, _bundled(source), None
     path = registry.find(_FETCHED[source]) if source in _FETCHED else Path(source)
     name = source if source in _FETCHED else path.name
     ending = path.suffix.lower()
@@ -155,22 +152,11 @@ def _load(source, index: int | None) -> tuple[str, Tensor, np.ndarray | None]:
         ) from None
 
 
-def _template_slice(z: int) -> Tensor:
-    # find_spec locates the package without the seconds that importing it takes
-    spec = importlib.util.find_spec("nilearn")
-    if spec is None:
-        raise FileError(
-            "The slices come with nilearn, which is not installed: pip install 'lipkit[mri]'; "
-            "'phantom' needs nothing."
-        )
-    path = Path(spec.origin).parent / "datasets" / "data" / _TEMPLATE
-    if not path.is_file():
-        raise FileError(
-            f"{_TEMPLATE} should come with nilearn but is not there; "
-            "reinstall it: pip install --force-reinstall nilearn."
-        )
-    plane = kspace.read_magnitude(path, z)
-    return torch.from_numpy(kspace.central(plane, (_FIELD, _FIELD)).copy())
+def _bundled(name: str) -> Tensor:
+    """Read a slice that comes along, scaled to a maximum of 1; brain.txt says whose it is."""
+    with np.load(Path(__file__).with_name("brain.npz"), allow_pickle=False) as file:
+        plane = file[name].astype(np.float32)
+    return torch.from_numpy(plane / plane.max())
 
 
 def _measured(name: str, data: Tensor, sampling: Tensor, maps) -> Scan:

@@ -228,16 +228,10 @@ def test_embedded_scans_differ_and_repeat():
     assert torch.equal(first.target, lk.data.scan("slice-1", size=48, seed=1).target)
 
 
-def test_without_nilearn_there_is_the_phantom(monkeypatch):
-    import importlib.util
-
-    real = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "nilearn" else real(name)
-    )
-    assert lk.data.scan(size=32).name == "phantom"
-    with pytest.raises(lk.Error, match="come with nilearn"):
-        lk.data.scan("slice-1")
+def test_the_slices_come_along_with_their_notice():
+    assert lk.data.scan(size=32).name == "slice-1"
+    notice = Path(lk.data.__file__).with_name("brain.txt").read_text()
+    assert "McConnell Brain Imaging Centre" in notice and "Permission to use, copy" in notice
 
 
 def test_the_measured_brain_is_a_registered_file_without_a_target(monkeypatch, tmp_path, scan):
