@@ -1,6 +1,7 @@
 """The book: what its chapters call, and what executes and renders them.
 
-A chapter calls `chapter`, `plots` and `widgets`; `style` and `parameters` are behind these.
+A chapter calls `chapter`, `plots`, `widgets` and `beside`; `bands`, `style` and `parameters` are
+behind these.
 `find_chapters` and `run` execute chapters, `build` makes the whole book: `lipkit run` and
 `lipkit book` call them.
 """
@@ -9,8 +10,9 @@ from __future__ import annotations
 
 import importlib
 
-_MODULES = ("chapter", "parameters", "plots", "style", "widgets")
+_MODULES = ("bands", "chapter", "parameters", "plots", "style", "widgets")
 _MEMBERS = {
+    "beside": "verdicts",
     "build": "building",
     "find_chapters": "notebooks",
     "find_root": "building",

@@ -21,6 +21,7 @@ import torch
 from .._version import __version__
 from ..errors import Error
 from ..workers import default_device, device_name
+from . import bands
 from .parameters import PROFILES, Parameter, assigned, checked, declared
 
 RUN_RECORD = "lipkit_run"  # the output metadata in which `finish` leaves its numbers
@@ -105,6 +106,42 @@ class Chapter:
             html = f'<div role="note" style="{_BOX}">{box}<br>What that means: {_MEANING}</div>'
             _show(f"outside its band on this machine  {text}", html)
 
+    def band(self, name: str, value: float, unit: str = "dB") -> None:
+        """Hold a number of this run against the band that it fell into on other machines.
+
+        The bands are in `book/_data/bands.jsonl`: see `lipkit.book.bands`. A number outside its
+        band is shown in a box, and the chapter goes on. With other parameters, at `smoke` size, or
+        where there is no band yet, it is shown and not judged.
+
+        >>> Chapter({"profile": "smoke"}, judged=False).band("gain of the ticket", 1.25)
+        not judged at smoke size  gain of the ticket: 1.25 dB
+        """
+        number = f"{float(value):.4g} {unit}".strip()
+        band = bands.find(name) if self._judged else None
+        entry = {"name": name, "value": float(value), "ok": None, "detail": number}
+        self._checks.append(entry)
+        if band is None:
+            smoke = self._values["profile"] == "smoke"
+            reason = "not calibrated " if self._judged else "with changed parameters "
+            print("not judged", "at smoke size " if smoke else reason, f"{name}: {number}")
+            return
+        entry |= {"ok": band.low <= value <= band.high, "detail": f"{number}, {band}"}
+        text = f"{name}: {entry['detail']}"
+        if entry["ok"]:
+            print("PASS ", text)
+            return
+        box = f"<b>Outside its band on this machine: {escape(text)}</b>"
+        html = f'<div role="note" style="{_BOX}">{box}<br>What that means: {_MEANING}</div>'
+        _show(f"outside its band on this machine  {text}", html)
+
+    def say(self, text: str) -> None:
+        """Show a sentence that was made of this run's numbers, as Markdown.
+
+        >>> Chapter({"profile": "smoke"}).say(f"The ticket keeps {0.17:.0%} of the weights.")
+        The ticket keeps 17% of the weights.
+        """
+        _show(text, kind="text/markdown")
+
     def finish(self) -> None:
         """Print profile, seconds, device, versions and peak memory, and leave them in the output.
 
@@ -142,14 +179,19 @@ def _in_notebook() -> bool:
     return "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None
 
 
-def _show(line: str, html: str | None = None, metadata: dict[str, Any] | None = None) -> None:
-    """Show a line, in a notebook as `html` and with metadata that stays in the file."""
+def _show(
+    line: str,
+    html: str | None = None,
+    metadata: dict[str, Any] | None = None,
+    kind: str = "text/html",
+) -> None:
+    """Show a line, in a notebook as `html` or as another kind, with metadata that stays there."""
     if _in_notebook():
         from IPython.display import display
 
         forms = {"text/plain": line}
-        if html:
-            forms["text/html"] = html
+        if html or kind != "text/html":
+            forms[kind] = html or line
         display(forms, metadata=metadata, raw=True)
     else:
         print(line)

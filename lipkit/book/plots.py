@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "CMAP", "COLORS", "bars", "color", "curves", "images", "matrix", "png", "spectrum", "use_style",
+    "CMAP", "COLORS", "bars", "color", "curves", "images", "learning", "matrix", "png", "spectrum",
+    "use_style",
 ]  # fmt: skip
 
 
@@ -92,11 +93,13 @@ def curves(
     logy: bool = False,
     band: Mapping[str, tuple[Any, Any]] | None = None,
     markers: Mapping[str, tuple[float, float]] | None = None,
+    level: Mapping[str, float] | None = None,
 ) -> Figure:
     """Draw curves (x, y), each labelled at its end.
 
-    `band` holds (lowest, highest) over seeds for a label; `markers` names single points. Two
-    curves of one method share its colour and differ in their dashes.
+    `band` holds (lowest, highest) over seeds for a label; `markers` names single points; `level`
+    names values to compare with, such as the noisy input's. Two curves of one method share its
+    colour and differ in their dashes.
 
     >>> figure = curves({"dense": ([0, 1, 2], [20, 30, 25])}, "step", "PSNR (dB)",
     ...                 markers={"best": (1, 30)})
@@ -121,15 +124,56 @@ def curves(
             [x], [y], "o", color=tone, markersize=7, markerfacecolor="none", markeredgewidth=2
         )
         axes.annotate(text, (x, y), (0, 8), textcoords="offset points", ha="center", size=10)
+    for text, y in (level or {}).items():
+        axes.axhline(y, color=INK, linestyle=":", linewidth=1.2, alpha=0.8, label=f"_{text}")
+        place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
+        axes.annotate(text, (1, y), (-4, 3), ha="right", color=INK, size=9, **place)
     if not logx and all(float(v).is_integer() for line in axes.lines for v in line.get_xdata()):
         axes.xaxis.get_major_locator().set_params(integer=True)
     _end_labels(axes)
     return figure
 
 
+def learning(
+    fits: Mapping[tuple[str, int], Any],
+    ylabel: str = "PSNR (dB)",
+    column: str = "psnr",
+    level: Mapping[str, float] | None = None,
+    skip: Sequence[str] = (),
+    logx: bool = False,
+) -> Figure:
+    """Draw a column of the fits' histories: the mean over seeds, and a band of all of them.
+
+    `fits` has them by (name, seed), as `lipkit.lab.run_arms` returns them; `skip` leaves names out.
+    Fits that end at different steps are drawn up to the first end.
+
+    >>> from types import SimpleNamespace as Fit
+    >>> fits = {("dense", s): Fit(history={"step": [0, 1], "psnr": [20, 30 + s]}) for s in (0, 2)}
+    >>> learning(fits).axes[0].lines[0].get_ydata().tolist()
+    [20.0, 31.0]
+    """
+    series, band = {}, {}
+    for name in dict.fromkeys(name for name, _ in fits if name not in skip):
+        histories = [fit.history for (other, _), fit in fits.items() if other == name]
+        length = min(len(history["step"]) for history in histories)
+        values = np.stack([as_array(history[column])[:length] for history in histories])
+        steps = as_array(histories[0]["step"])[:length]
+        series[name] = (steps, values.mean(0))
+        if len(values) > 1:
+            band[name] = (values.min(0), values.max(0))
+    return curves(series, "step", ylabel, logx=logx, band=band, level=level)
+
+
 @styled
-def bars(values: Mapping[str, float | Sequence[float]], xlabel: str, start: float = 0) -> Figure:
+def bars(
+    values: Mapping[str, float | Sequence[float]],
+    xlabel: str,
+    start: float = 0,
+    level: Mapping[str, float] | None = None,
+) -> Figure:
     """Draw horizontal bars of means; several values for one label appear as dots on the bar.
+
+    `level` names values to compare with, such as the noisy input's.
 
     >>> len(bars({"dense": [26.1, 26.5], "sparse": 27.0}, "PSNR (dB)", start=20).axes[0].patches)
     2
@@ -144,6 +188,12 @@ def bars(values: Mapping[str, float | Sequence[float]], xlabel: str, start: floa
             axes.plot(rows[label], [place] * len(rows[label]), "o", color=INK, markersize=4)
         tip = max(mean, float(rows[label].max()))
         axes.annotate(f"{mean:.4g}", (tip, place), (6, 0), textcoords="offset points", va="center")
+    for text, x in (level or {}).items():
+        axes.axvline(x, color=INK, linestyle=":", linewidth=1.2, alpha=0.8)
+        place = axes.get_xaxis_transform()
+        axes.annotate(
+            text, (x, 1), (0, 3), xycoords=place, textcoords="offset points", size=9, ha="center"
+        )
     axes.set_yticks(range(len(rows)), list(rows))
     axes.invert_yaxis()
     axes.margins(x=0.12)

@@ -3,7 +3,8 @@
 `Experiment` says what is restored and how, `run` runs one and returns its record, `Records` keeps
 them, `Grid` and `sweep` run many. `run_arms` runs what a chapter compares, over seeds. `papers`
 holds the published tables, `claims` what becomes of each claim, `tables` the tables of chapters,
-`classifier` the transfer to classes.
+`gaps` who is ahead in them, `classical` what needs no network, `classifier` the transfer to
+classes.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from __future__ import annotations
 import importlib
 
 _MODULES = (
-    "claims", "classifier", "experiment", "grid", "papers", "paths", "records", "sweep", "tables",
-    "verify",
+    "claims", "classical", "classifier", "experiment", "gaps", "grid", "papers", "paths", "records",
+    "sweep", "tables", "verify",
 )  # fmt: skip
 _MEMBERS = {
     "Experiment": "experiment",
+    "Gap": "gaps",
     "Grid": "grid",
     "Records": "records",
+    "gap": "gaps",
     "run": "running",
     "run_arms": "tables",
 }

@@ -37,7 +37,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
@@ -46,6 +46,7 @@ from ..errors import InputError
 from ..find.schedule import rising_run
 from ..masks.relaxed import PENALTIES
 from . import papers
+from .gaps import interval
 from .grid import Grid, Point
 from .paths import data_folder
 from .records import Record, Records
@@ -195,20 +196,6 @@ def _verdict(parts: list[str], untested: list[str]) -> str:
     if "does not hold" in parts:
         return "not reproduced"
     return "undecided" if "undecided" in parts else "too little evidence"
-
-
-def interval(values: list[float]) -> tuple[float, float | None]:
-    """Return the mean and half its 95 % interval by Student's t, which one value does not have.
-
-    >>> [round(number, 3) for number in interval([1.0, 2.0, 3.0])]
-    [2.0, 2.484]
-    """
-    from scipy.special import stdtrit  # late: loading it takes its time
-
-    if len(values) == 1:
-        return values[0], None
-    quantile = float(stdtrit(len(values) - 1, 0.975))
-    return fmean(values), quantile * stdev(values) / len(values) ** 0.5
 
 
 @dataclass(frozen=True)

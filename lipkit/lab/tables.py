@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from html import escape
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -15,8 +15,23 @@ from ..errors import InputError
 from ..fitting import Fit, fit
 from ..metrics import psnr
 from ..workers import parallel
+from .gaps import SHOWN
 
-Cell = float | int | str | None
+
+class Several(NamedTuple):
+    """A mean with the few values it is of: a deviation of three would say less."""
+
+    mean: str
+    each: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.mean} ({', '.join(self.each)})"
+
+    def _repr_html_(self) -> str:
+        return f"{self.mean}<br><small>{'&ensp;'.join(self.each)}</small>"
+
+
+Cell = float | int | str | Several | None
 Name = TypeVar("Name", bound=Hashable)
 Result = TypeVar("Result")
 Arguments = Mapping[str, Any] | Callable[[int], Mapping[str, Any]]  # of a run; or of its seed
@@ -35,6 +50,7 @@ class Table:
             raise InputError(f"every row needs {len(columns)} cells: {', '.join(columns)}")
         self.columns = list(columns)
         self.rows = [[_text(cell) for cell in row] for row in rows]
+        self._cells = rows
 
     def __str__(self) -> str:
         lines = [self.columns, *self.rows]
@@ -49,13 +65,14 @@ class Table:
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{escape(c)}</th>" for c in self.columns)
         body = "".join(
-            "<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in self.rows
+            "<tr>" + "".join(f"<td>{_html(c)}</td>" for c in row) + "</tr>" for row in self._cells
         )
         return f'<table class="results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
 STOPPED = "stopped (dB)"
 ORACLE = "oracle (dB)"
+COSTS = ("weights", "seconds")  # the same for all seeds, or not worth a comparison
 MEASURED = {STOPPED: ".2f", ORACLE: ".2f", "steps": ".0f", "weights": ",.0f", "seconds": ".1f"}
 
 
@@ -186,17 +203,18 @@ def means(rows: Sequence[Mapping[str, Cell]], by: str, column: str) -> dict[Cell
 def summary(
     rows: Sequence[Mapping[str, Cell]], by: str, columns: Mapping[str, str] = MEASURED
 ) -> Table:
-    """Make a table with a line for each value of `by`: mean ± standard deviation.
+    """Make a table with a line for each value of `by`: the mean, and what it is the mean of.
 
-    `columns` maps what to show to a format such as ".2f".
+    Up to five values are shown one by one, more as mean ± standard deviation; of costs (*weights*
+    and *seconds*) the mean alone. `columns` maps what to show to a format such as ".2f".
 
     >>> rows = [{"network": "dense", "PSNR": 24.0}, {"network": "dense", "PSNR": 25.0}]
     >>> print(summary(rows, "network", {"PSNR": ".1f"}))
     network  n  PSNR
-    dense    2  24.5 ± 0.7
+    dense    2  24.5 (24.0, 25.0)
     """
     body = [
-        [name, len(group), *(_mean([r.get(c) for r in group], f) for c, f in columns.items())]
+        [name, len(group), *(_mean(c, [r.get(c) for r in group], f) for c, f in columns.items())]
         for name, group in _groups(rows, by).items()
     ]
     return Table([by, "n", *columns], body)
@@ -209,18 +227,24 @@ def _groups(rows: Sequence[Mapping[str, Cell]], by: str) -> dict[Cell, list[Mapp
     return groups
 
 
-def _mean(values: Sequence[Cell], form: str) -> str:
+def _mean(column: str, values: Sequence[Cell], form: str) -> Cell:
     numbers = [float(v) for v in values if v is not None and v == v]
     if not numbers:
-        return "–"
+        return None
     mean = format(statistics.fmean(numbers), form)
-    if len(numbers) < 2:
+    each = tuple(format(number, form) for number in numbers)
+    if column in COSTS or len({*each}) == 1:
         return mean
-    spread = statistics.stdev(numbers)
-    return f"{mean} ± {format(spread, form)}" if spread else mean
+    if len(numbers) <= SHOWN:
+        return Several(mean, each)
+    return f"{mean} ± {format(statistics.stdev(numbers), form)}"
 
 
 def _text(cell: Cell) -> str:
     if cell is None:
         return "–"
     return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+
+
+def _html(cell: Cell) -> str:
+    return cell._repr_html_() if isinstance(cell, Several) else escape(_text(cell))

@@ -1,0 +1,85 @@
+"""The bands of the chapters' numbers: how far they scatter from machine to machine.
+
+`book/_data/bands.jsonl` has a line for every execution of a chapter on a machine, imitated or real,
+with the numbers that the chapter handed to `Chapter.band`. A band is where the next one is expected
+with a probability of 99.9 %, if the numbers scatter normally. No two bands of the book share a
+name.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+from ..errors import FileError
+from ..lab.paths import data_folder
+
+FILE = "bands.jsonl"
+FEWEST = 6  # runs that a band needs
+CHANCE = 0.001  # of a run outside its band though nothing is wrong
+ROUNDING = 1e-3  # of the number itself: no band is narrower
+
+
+class Band(NamedTuple):
+    """Where a number is expected, and on how many runs that rests."""
+
+    low: float
+    high: float
+    runs: int
+
+    def __str__(self) -> str:
+        return f"band {self.low:.4g} to {self.high:.4g} of {self.runs} runs"
+
+
+def find(name: str) -> Band | None:
+    """Return the band of a number by its name; None where too few runs are known.
+
+    >>> find("a number that no chapter has") is None
+    True
+    """
+    folder = data_folder()
+    path = folder / FILE
+    stamp = path.stat().st_mtime_ns if path.is_file() else 0
+    return _bands(folder, stamp).get(name)
+
+
+def band_of(values: list[float]) -> Band:
+    """Compute the band of some numbers.
+
+    >>> print(band_of([1.0, 1.2, 1.1, 0.9]))
+    band -0.8165 to 2.916 of 4 runs
+    """
+    from scipy.special import stdtrit  # late: loading it takes its time
+
+    mean, count = fmean(values), len(values)
+    quantile = float(stdtrit(count - 1, 1 - CHANCE / 2))
+    half = quantile * stdev(values) * (1 + 1 / count) ** 0.5 + ROUNDING * abs(mean)
+    return Band(mean - half, mean + half, count)
+
+
+def runs(folder: Path | None = None) -> list[dict[str, Any]]:
+    """Read the lines of the file; none where there is no file.
+
+    >>> all("chapter" in run and "numbers" in run for run in runs())
+    True
+    """
+    path = (data_folder() if folder is None else folder) / FILE
+    if not path.is_file():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as problem:
+        raise FileError(f"{path} is damaged: {problem}; take it from the repository") from None
+
+
+@functools.lru_cache(maxsize=4)
+def _bands(folder: Path, _stamp: int) -> dict[str, Band]:
+    values: dict[str, list[float]] = defaultdict(list)
+    for run in runs(folder):
+        for name, value in run["numbers"].items():
+            values[name].append(value)
+    return {name: band_of(found) for name, found in values.items() if len(found) >= FEWEST}
