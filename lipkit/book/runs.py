@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import FileError
 from ..formats import atomic
 from ..workers import device_name
-from . import notebooks
+from . import machines, notebooks
 from .notebooks import ChapterFile
 from .parameters import checked
 
@@ -141,5 +141,6 @@ def _key(chapter: ChapterFile, parameters: dict[str, Any], inputs: str) -> str:
         "python": platform.python_version(),
         "torch": version("torch"),
         "device": device_name(),
+        "imitated": machines.in_force(),
     }
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
