@@ -32,6 +32,7 @@ SHOWN = ("hash", "state", "image", "method", "density", "control", "seed", "stop
 @click.option("--verify", "count", type=click.IntRange(1), help="repeat so many drawn at random")
 @click.option("--seed", default=0, help="of that draw  [default: 0]")
 @click.option("--limit", default="2m", help="repeat only what takes no longer  [default: 2m]")
+@click.option("--save", is_flag=True, help="keep that beside the records, for the book's page")
 @click.option("--records", "folder", help="folder of the records  [default: book/records]")
 @click.option("--json", "as_json", is_flag=True, help="print the records as JSON")
 def command(
@@ -40,6 +41,7 @@ def command(
     count: int | None,
     seed: int,
     limit: str,
+    save: bool,
     folder: str | None,
     as_json: bool,
 ) -> int:
@@ -50,7 +52,8 @@ def command(
     With --verify, run some of them again with today's code and show how far their numbers are
     apart. The command ends with 1 if one is further apart than is allowed: on the same processor,
     with as many threads, all six digits have to be the same; on another, three times the spread
-    over seeds is allowed (at least 0.3 dB), or 1 dB where only one seed was run.
+    over seeds is allowed (at least 0.3 dB), or 1 dB where only one seed was run. With --save the
+    result is kept beside the folder of the records, and shown on the book's page of comparisons.
     """
     if folder and not Path(folder).exists():
         raise InputError(f"there is no folder {folder!r} with records")
@@ -62,10 +65,19 @@ def command(
         drawn, left_out = verify.draw(kept, found, count, seed, seconds(limit))
         if not drawn:
             raise InputError(
-                f"none of these {len(found)} records is done and takes at most {limit}: "
-                "give a longer --limit, or another --where"
+                f"none of these {len(found)} records is done, of a commit, and takes at most "
+                f"{limit}: give a longer --limit, or another --where"
             )
-        return _verify(kept, drawn, left_out, limit, as_json)
+        done, interrupted = _repeat(kept, drawn, left_out, limit)
+        _show(done, left_out, len(drawn), as_json)
+        if interrupted:  # some of those drawn would be a choice: nothing is saved
+            raise KeyboardInterrupt
+        if save:
+            path = verify.save(done, kept, seed, limit, len(left_out))
+            click.echo(f"kept in {path}", err=True)
+        return 0 if all(one.verified for one in done) else 1
+    if save:
+        raise InputError("--save keeps what --verify has repeated: give both")
     if as_json:
         click.echo(json.dumps(found))
         return 0
@@ -86,14 +98,10 @@ def command(
     return 0
 
 
-def _verify(
-    kept: records.Records,
-    drawn: list[records.Record],
-    left_out: list[records.Record],
-    limit: str,
-    as_json: bool,
-) -> int:
-    """Repeat the records drawn and show what was done, also after an interrupt."""
+def _repeat(
+    kept: records.Records, drawn: list[records.Record], left_out: list[records.Record], limit: str
+) -> tuple[list[verify.Repeat], bool]:
+    """Repeat the records drawn; also tell whether an interrupt came before the last."""
     say = partial(click.echo, err=True)  # the result alone goes to where it may be kept
     if left_out:
         kinds = Counter(_kind(record) for record in left_out)
@@ -102,26 +110,27 @@ def _verify(
     least = duration(sum(record["seconds"] for record in drawn))
     say(f"{len(drawn)} records to repeat, of {least} or more")
     done: list[verify.Repeat] = []
-    interrupted = False
     try:
         for one in verify.repeat(drawn, kept):
             done.append(one)
             outcome = "holds" if one.verified else "DIFFERS"
             say(f"{len(done):>4}/{len(drawn)}  {verify.what(one.record)}  {outcome}")
     except KeyboardInterrupt:
-        interrupted = True
-    verified = sum(one.verified for one in done)
+        return done, True
+    return done, False
+
+
+def _show(
+    done: list[verify.Repeat], left_out: list[records.Record], asked: int, as_json: bool
+) -> None:
     if as_json:
         reports = [one.report() for one in done]
         skipped = [record["hash"] for record in left_out]
-        click.echo(json.dumps({"repeated": reports, "left_out": skipped, "asked": len(drawn)}))
-    else:
-        if done:
-            click.echo(Table(COMPARED, [row for one in done for row in _compared(one)]))
-        click.echo(f"{verified} of {len(done)} repeated records hold")
-    if interrupted:
-        raise KeyboardInterrupt
-    return 1 if verified < len(done) else 0
+        click.echo(json.dumps({"repeated": reports, "left_out": skipped, "asked": asked}))
+        return
+    if done:
+        click.echo(Table(COMPARED, [row for one in done for row in _compared(one)]))
+    click.echo(f"{sum(one.verified for one in done)} of {len(done)} repeated records hold")
 
 
 def _kind(record: records.Record) -> str:

@@ -8,25 +8,32 @@ only one seed was run. A GPU need not repeat itself, so it is judged like anothe
 
 from __future__ import annotations
 
+import json
 import math
 import random
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..errors import FileError
+from ..formats.atomic import write
 from . import running
 from .experiment import Experiment
-from .records import Record, Records
+from .grid import Grid
+from .records import Record, Records, is_clean
 
 # What is compared, and how far it may be apart where the spread over seeds is not known.
 ALONE = {"stopped": 1.0, "oracle": 1.0, "last": 1.0, "accuracy": 0.05}
 SPREADS = 3
 LEAST = 0.3  # of ALONE, however small the spread of two or three seeds happens to be
 MACHINE = ("device", "processor", "threads", "torch")
+SAVED = "verified.json"  # beside the folder of the records
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,7 @@ def draw(
     """Draw finished records at random; also return those left out, of more than `limit` seconds.
 
     A mask that an earlier experiment had found has to be found again: its seconds count too.
+    Records of sources that no commit holds are not drawn: they are to be made again.
 
     >>> draw(Records("nowhere"), [], 10)
     ([], [])
@@ -112,6 +120,8 @@ def draw(
     short = []
     long = []
     for record in filter(records.counts, among):
+        if not is_clean(record["commit"]):
+            continue
         seconds = record["seconds"] - record["search_seconds"] + searches[_search(record)]
         (short if seconds <= limit else long).append(record)
     short.sort(key=lambda record: record["hash"])  # whatever the order of the files
@@ -139,6 +149,55 @@ def repeat(drawn: Iterable[Record], records: Records) -> Iterator[Repeat]:
             if len(values) > 1
         }
         yield Repeat(record, again, spreads)
+
+
+def save(
+    repeated: Sequence[Repeat], records: Records, seed: int, limit: str, left_out: int
+) -> Path:
+    """Keep what was repeated beside the folder of the records, for the book's page of evidence.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save([], Records(f"{folder}/records"), seed=0, limit="2m", left_out=3)
+    ...     saved(path.parent)["left_out"]
+    3
+    """
+    arms = _arms(records.path.parent / "grids")
+    about = {
+        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": running.commit(),
+        "seed": seed,
+        "limit": limit,
+        "left_out": left_out,
+    }
+    found = [arms.get(one.record["hash"], {}) | one.report() for one in repeated]
+    found.sort(key=lambda one: (one.get("grid", ""), one.get("arm", ""), one["hash"]))
+    path = records.path.parent / SAVED
+    text = json.dumps(about | {"repeated": found}, indent=1, sort_keys=True, allow_nan=False)
+    write(path, (text + "\n").encode())
+    return path
+
+
+def saved(book: Path) -> dict[str, Any] | None:
+    """Return what `save` has kept in a folder; None if nothing is there."""
+    path = book / SAVED
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as problem:
+        raise FileError(
+            f"cannot read {path} ({problem}); `lipkit records --verify 10 --save` writes it anew"
+        ) from None
+
+
+def _arms(grids: Path) -> dict[str, dict[str, str]]:
+    """Name the grid and the arm of each experiment; of those of several grids the first."""
+    found: dict[str, dict[str, str]] = {}
+    for path in sorted(grids.glob("*.toml")):
+        for point in Grid.load(path).points:
+            found.setdefault(point.experiment.digest, {"grid": path.stem, "arm": point.arm})
+    return found
 
 
 def _over_seeds(records: Records) -> dict[str, dict[str, list[float]]]:

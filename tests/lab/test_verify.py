@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lipkit.cli import main
+from lipkit.errors import FileError
 from lipkit.lab import running, sweep, verify
 from lipkit.lab.grid import Grid
 from lipkit.lab.records import Records, seal
@@ -120,7 +121,8 @@ def test_an_interrupt_shows_what_was_done_and_a_failure_is_none(folder, capsys, 
         return running.failure(experiment, ValueError("no memory"))
 
     monkeypatch.setattr(verify.running, "run", once)
-    code, out, _ = run(capsys, folder, "--verify", "6")
+    code, out, _ = run(capsys, folder, "--verify", "6", "--save")
+    assert verify.saved(folder.parent) is None  # a part of those drawn would be a choice
     assert code == 130 and "0 of 1 repeated records hold" in out
     assert "failed: ValueError: no memory" in out
 
@@ -129,4 +131,48 @@ def test_bad_input_is_one_sentence(folder, capsys):
     code, _, err = run(capsys, folder, "--verify", "1", "--csv", "a.csv")
     assert code == 2 and "leave out --csv" in err
     code, out, err = run(capsys, folder, "--verify", "1", "--limit", "0")
-    assert (code, out) == (2, "") and "none of these 6 records is done and takes at most 0" in err
+    assert (code, out) == (2, "")
+    assert "none of these 6 records is done, of a commit, and takes at most 0" in err
+    code, _, err = run(capsys, folder, "--save")
+    assert code == 2 and "--save keeps what --verify has repeated" in err
+
+
+def test_what_was_repeated_is_kept_for_the_book(folder, capsys):
+    """Sorted, with the grid and the arm, and as it came out: also where one differs."""
+    (folder.parent / "grids").mkdir()
+    arms = "".join(f"{name} = {{method = 'imp', density = 0.5, find = {{steps = 4, rate = 0.3}}"
+                   f"{control}}}\n" for name, control in
+                   (("ticket", ""), ("shuffled", ", control = 'shuffled'")))  # fmt: skip
+    (folder.parent / "grids" / "tiny.toml").write_text(
+        "[common]\nimage = 'astronaut'\nsize = 24\nsteps = 6\n"
+        "options = {levels = 2, down = 8, up = 8}\n"
+        f"[axes]\nseed = [0, 1]\n[arms]\ndense = {{}}\n{arms}"
+    )
+    change(folder, numbers=numbers(folder) | {"last": numbers(folder)["last"] + 5})
+    assert verify.saved(folder.parent) is None
+    code, _, err = run(capsys, folder, "--verify", "6", "--save", "--seed", "4")
+    assert code == 1 and str(folder.parent / verify.SAVED) in err
+    kept = verify.saved(folder.parent)
+    assert (kept["seed"], kept["limit"], kept["left_out"]) == (4, "2m", 0)
+    assert kept["commit"] == "0123456789ab"
+    found = [(one["grid"], one["arm"], one["verified"]) for one in kept["repeated"]]
+    pairs = [("tiny", arm, ok) for arm in ("dense", "shuffled", "ticket") for ok in (True, True)]
+    assert sorted(found) == sorted([("tiny", "dense", False), *pairs[1:]])
+    assert [one[:2] for one in found] == sorted(one[:2] for one in found)
+    moved = next(one for one in kept["repeated"] if not one["verified"])["numbers"]["last"]
+    assert moved["difference"] == pytest.approx(-5) and moved["allowed"] == 0
+    (folder.parent / verify.SAVED).write_text("{")
+    with pytest.raises(FileError, match="--verify 10 --save` writes it anew"):
+        verify.saved(folder.parent)
+
+
+def test_records_of_changed_sources_are_not_drawn(folder):
+    change(folder, commit="0123456789ab+changed")
+    lines = (folder / "tiny.jsonl").read_text().splitlines()
+    first = {n: v for n, v in json.loads(lines[0]).items() if n not in ("processor", "threads")}
+    lines[0] = json.dumps(first | {"seal": seal(first)}, sort_keys=True)  # as the oldest ones
+    (folder / "tiny.jsonl").write_text("\n".join(lines) + "\n")
+    kept = Records(folder)
+    assert kept.counts(kept.all[0])
+    drawn, _ = verify.draw(kept, kept.all, 10)
+    assert len(drawn) == 5 and kept.all[0] not in drawn
