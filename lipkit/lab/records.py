@@ -39,7 +39,7 @@ WHEN_DONE = {
     "reason": str, "numbers": dict, "curve": dict, "layers": dict, "rounds": list,
     "search_seconds": (int, float), "fit_seconds": (int, float),
 }  # fmt: skip
-NEWER = {"processor": str, "threads": int}  # which the first 806 records lack
+NEWER = {"processor": str, "threads": int}  # which the oldest records lack
 THUMBNAIL = 96  # pixels of the longer side
 _FREE = ("public domain", "CC0", "no known copyright restrictions")
 
@@ -167,16 +167,15 @@ def state(record: Record) -> str:
     """Say what a record is: "done", "failed", "stale" or "unclean".
 
     Stale is one of another version of the method; unclean, one of sources that no commit holds.
-    Only a record that names its processor can be unclean: of the 806 older ones 245 are of
-    changed sources, and verdicts rest on them until they are made again.
 
     >>> state({"status": "done", "experiment": {"image": "a", "size": 8}, "versions": {"fit": 0}})
     'stale'
     """
     if record["versions"] != Settings(**record["experiment"]).versions():
         return "stale"
-    unclean = "processor" in record and not is_clean(record["commit"])
-    return "unclean" if unclean and record["status"] == "done" else record["status"]
+    if record["status"] == "done" and not is_clean(record["commit"]):
+        return "unclean"
+    return record["status"]
 
 
 def flat(record: Record) -> dict[str, Any]:
