@@ -8,13 +8,15 @@ from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from . import models
 from ._version import __version__
-from .errors import InputError, check_choice, check_positive, check_whole, is_whole
+from .errors import InputError, check_choice, check_positive, check_whole, is_whole, kind_of
 
 CODES = ("uniform", "normal", "meshgrid")
-_OWN = ("self", "name", "size", "seed")  # arguments of a prior that are no options of its network
+OWN = "own"  # the name of a network that its user brought along
+_ARGUMENTS = ("self", "name", "size", "seed")  # of a prior, which are no options of its network
 _CODE_SCALE = 0.1
 MAX_SIDE = 16_384
 SHALLOW = 64  # pixels that a network's smallest picture may have whatever is asked for
@@ -38,7 +40,7 @@ class Recipe:
     @property
     def code(self) -> str:
         """The kind of the code: one of `CODES`."""
-        return self.options.get("code", _own_code(self.name))
+        return self.options.get("code", _usual_code(self.name))
 
     @property
     def code_scale(self) -> float:
@@ -47,9 +49,14 @@ class Recipe:
 
     def prior(self) -> Prior:
         """Build the prior again."""
-        for own in _OWN:
-            if own in self.options:
-                raise InputError(f"{own!r} is no option of a network: the recipe itself has it")
+        if self.name == OWN:
+            raise InputError(
+                "the recipe of a network of your own does not say how it is built: "
+                "make its prior with lipkit.Prior.of(net, z)"
+            )
+        for name in _ARGUMENTS:
+            if name in self.options:
+                raise InputError(f"{name!r} is no option of a network: the recipe itself has it")
         return Prior(self.name, self.size, self.seed, **self.options)
 
     def as_dict(self) -> dict:
@@ -92,7 +99,7 @@ class Prior(nn.Module):
     ) -> None:
         super().__init__()
         size = checked_size(size)
-        code = code or _own_code(name)
+        code = code or _usual_code(name)
         check_choice("code", code, CODES)
         check_positive("code_scale", code_scale)
         check_whole("seed", seed)
@@ -106,11 +113,43 @@ class Prior(nn.Module):
         self.register_buffer("z", z)
         self.size = size
         kept = dict(options)
-        if code != _own_code(name):
+        if code != _usual_code(name):
             kept["code"] = code
         if code_scale != _CODE_SCALE:
             kept["code_scale"] = code_scale
         self.recipe = Recipe(name, size, seed, kept)
+
+    @classmethod
+    def of(cls, net: nn.Module, z: Tensor, size: int | tuple[int, int] | None = None) -> Prior:
+        """Take a network of your own, and the code `z` that it makes a picture of.
+
+        Fits, searches for masks, stop rules and tickets work with it. It is trained as it is, one
+        operation after the other: `Fit.engine` is "plain".
+
+        Args:
+            net: makes a picture [1, C, H, W] of the code. It is not copied.
+            z: anything that `net` takes as its one argument, such as noise or coordinates.
+            size: (height, width) to which the picture is cropped about its centre, by default all.
+
+        >>> net = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 1))
+        >>> Prior.of(net, torch.rand(1, 4, 32, 40), size=(30, 40))().shape
+        torch.Size([1, 3, 30, 40])
+        """
+        picture_size = _own_picture_size(net, z)
+        size = checked_size(picture_size if size is None else size)
+        if size[0] > picture_size[0] or size[1] > picture_size[1]:
+            raise InputError(
+                f"the network makes a picture of {picture_size[0]} x {picture_size[1]} pixels, "
+                f"which is smaller than size={size}"
+            )
+        prior = cls.__new__(cls)
+        nn.Module.__init__(prior)
+        prior.net = net
+        prior.net_size = picture_size
+        prior.size = size
+        prior.register_buffer("z", z.detach().clone())
+        prior.recipe = Recipe(OWN, size, options={"network": type(net).__name__, "code": "given"})
+        return prior
 
     def forward(self, z: Tensor | None = None) -> Tensor:
         """Make the picture for a code, by default the fixed one."""
@@ -128,9 +167,36 @@ class Prior(nn.Module):
         return f"{self.recipe.name!r}, size={self.size}, seed={self.recipe.seed}"
 
 
-def _own_code(name: str) -> str:
+def _usual_code(name: str) -> str:
     """Name the code that a network has if no other is asked for."""
     return "meshgrid" if name == "dip-vase" else "uniform"
+
+
+@torch.no_grad()
+def _own_picture_size(net: nn.Module, z: Tensor) -> tuple[int, int]:
+    """Return height and width of the picture that a network of one's own makes, or refuse it."""
+    if not isinstance(net, nn.Module) or not isinstance(z, Tensor) or not z.is_floating_point():
+        raise InputError(
+            "a prior of your own is made of a torch.nn.Module and its code, a tensor of floats: "
+            f"Prior.of(net, z), got {kind_of(net)} and {kind_of(z)}"
+        )
+    if prune.is_pruned(net):
+        raise InputError(
+            "the network is pruned by torch.nn.utils.prune: take its mask with "
+            "lipkit.Mask.from_prune(net), then make the pruning permanent with "
+            "torch.nn.utils.prune.remove"
+        )
+    if not any(p.requires_grad for p in net.parameters()):
+        raise InputError("the network has no parameters that could be trained")
+    picture = copy.deepcopy(net)(z)  # a copy: running statistics change by being used
+    shape = tuple(picture.shape) if isinstance(picture, Tensor) else kind_of(picture)
+    if not isinstance(picture, Tensor) or picture.ndim != 4 or len(picture) != 1:
+        raise InputError(
+            f"the network must make a picture of shape (1, channels, height, width), got {shape}"
+        )
+    if not picture.isfinite().all():
+        raise InputError("the network makes a picture with values that are not finite")
+    return picture.shape[-2], picture.shape[-1]
 
 
 def _frozen(value):

@@ -71,6 +71,8 @@ def install(
     """
     if engine == "plain":
         choice = _Choice("plain", "plain: asked for", net, mask)
+    elif not hasattr(net, "links"):
+        choice = _Choice("plain", "plain: a network of your own", net, mask)
     elif cost(net, z, mask or Mask.full(net)).multiply_adds < SMALL:
         choice = _Choice("dense", "dense: the network is small", net, mask)
     elif langevin:
@@ -106,9 +108,6 @@ def _unmasked(net: nn.Module, z: Tensor, precision: str) -> _Choice:
 def _masked(net: nn.Module, z: Tensor, mask: Mask, precision: str) -> _Choice:
     """Train the smallest and sparsest network that there is."""
     small = drop_channels(net, mask)
-    if small is None:
-        about = f"dense: a {type(net).__name__} cannot be made smaller"
-        return _Choice("dense", about, boxed(net), mask)
     kept, channels = small.channels
     reason = why_not_sparse(small.net, z, small.mask, precision)
     if not reason:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..prior import Prior
+from ..prior import OWN, Prior
 
 
 def fresh_code(prior: Prior, seed: int) -> Tensor:
@@ -20,6 +20,8 @@ def fresh_code(prior: Prior, seed: int) -> Tensor:
     recipe = prior.recipe
     if recipe.code == "meshgrid":
         raise InputError("the code of this prior is a fixed grid: there is no other one to draw")
+    if recipe.name == OWN:
+        raise InputError("the code of this prior is your own: there is no law to draw others from")
     # far from the seeds that people give to priors, whose codes these must not repeat
     generator = torch.Generator().manual_seed(1_000_000 * (recipe.seed + 1) + seed)
     draw = torch.rand if recipe.code == "uniform" else torch.randn

@@ -66,6 +66,8 @@ def pack(
         "mask_sha256": hashlib.sha256(bits.tobytes()).hexdigest(),
     }
     tensors = {"mask": bits} | {k: v.numpy() for k, v in values.items() if v is not None}
+    if "start" in tensors:
+        about["start_sha256"] = hashlib.sha256(tensors["start"].tobytes()).hexdigest()
     # one entry only: the order of several is not fixed
     return save(tensors, {"lipkit": json.dumps(about, sort_keys=True, allow_nan=False)})
 
@@ -101,6 +103,9 @@ def read(path: str | Path) -> Content:
                 "update lipkit"
             )
         keep = _unpack(tensors["mask"], about.pop("layers"), about.pop("mask_sha256"))
+        start = _values(tensors, "start")
+        if start is not None:
+            _check_sum(tensors["start"], about.pop("start_sha256"))
     except FileError:
         raise
     except KeyError as error:
@@ -110,7 +115,7 @@ def read(path: str | Path) -> Content:
         raise FileError(
             f"{path.name} is a damaged mask or ticket ({reason}); get a complete copy"
         ) from None
-    return Content(kind, keep, about, _values(tensors, "probe"), _values(tensors, "start"))
+    return Content(kind, keep, about, _values(tensors, "probe"), start)
 
 
 def is_ticket(path: str | Path) -> bool:
@@ -154,11 +159,15 @@ def _unpack(bits: np.ndarray, layers: list, sha256: str) -> dict[str, torch.Tens
     total = sum(counts)
     if (total + 7) // 8 != bits.size:
         raise ValueError(f"it claims {total:,} weights and holds {8 * bits.size:,} bits")
-    if hashlib.sha256(bits.tobytes()).hexdigest() != sha256:
-        raise ValueError("its checksum differs")
+    _check_sum(bits, sha256)
     flat = torch.from_numpy(np.unpackbits(bits, count=total).astype(bool))
     parts = zip(shapes.items(), flat.split(counts), strict=True)
     return {name: part.reshape(shape) for (name, shape), part in parts}
+
+
+def _check_sum(values: np.ndarray, sha256: str) -> None:
+    if hashlib.sha256(values.tobytes()).hexdigest() != sha256:
+        raise ValueError("its checksum differs")
 
 
 def _values(tensors: dict[str, np.ndarray], name: str) -> torch.Tensor | None:

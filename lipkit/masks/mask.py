@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from ..errors import InputError
 from ..formats import maskfile
@@ -295,6 +296,31 @@ class Mask:
             for parameter, m in self.pairs(net):
                 parameter.mul_(m)
         return net
+
+    def to_prune(self, net: nn.Module) -> nn.Module:
+        """Prune `net` in place as `torch.nn.utils.prune` does, for programs that are built on it.
+
+        Its `weight` becomes `weight_orig * weight_mask`. `lipkit.fit` takes masks as they are and
+        networks that are not pruned so: the way back is `Mask.from_prune` and `prune.remove`.
+
+        >>> net = nn.Conv2d(2, 3, 1)
+        >>> mask = Mask.random(net, density=0.5)
+        >>> Mask.from_prune(mask.to_prune(net)) == mask
+        True
+        """
+        for name, m in zip(self.names, [m for _, m in self.pairs(net)], strict=True):
+            module, _, parameter = name.rpartition(".")
+            prune.custom_from_mask(net.get_submodule(module), parameter, m)
+        return net
+
+    @classmethod
+    def from_prune(cls, net: nn.Module) -> Mask:
+        """Take the mask of a network that `torch.nn.utils.prune` has pruned, in any way."""
+        masks = {n.removesuffix("_mask"): m for n, m in net.named_buffers() if n.endswith("_mask")}
+        names = [n.removesuffix("_orig") for n, _ in net.named_parameters() if n.endswith("_orig")]
+        if not names or not set(names) <= set(masks):
+            raise InputError("the network is not pruned by torch.nn.utils.prune: it has no mask")
+        return cls({name: masks[name] != 0 for name in names})
 
     def warn_if_collapsed(self) -> None:
         """Warn, by name, of convolutions that lost every weight."""

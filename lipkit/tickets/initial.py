@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from .. import models
 from ..errors import InputError, is_whole
 from ..formats.maskfile import MAX_WEIGHTS
 from ..masks import Mask
-from ..prior import Recipe, checked_size
+from ..prior import OWN, Recipe, checked_size
 
 _CODE_OPTIONS = ("code", "code_scale")  # of a recipe; the rest are the network's
 _MAX_OPTION = 4096
@@ -35,10 +36,15 @@ class Fingerprint(NamedTuple):
 
 def fingerprint(net: nn.Module) -> Fingerprint:
     """Hash the parameters of a network, in order, as float32."""
+    return fingerprint_of(net.parameters())
+
+
+def fingerprint_of(tensors: Iterable[Tensor]) -> Fingerprint:
+    """Hash tensors, in order, as float32."""
     sha256 = hashlib.sha256()
     probes = []
-    for parameter in net.parameters():
-        values = parameter.detach().cpu().float().flatten()
+    for tensor in tensors:
+        values = tensor.detach().cpu().float().flatten()
         sha256.update(values.numpy().tobytes())
         probes.append(values[:: -(-values.numel() // _PROBES)])
     return Fingerprint(sha256.hexdigest(), torch.cat(probes))
@@ -73,6 +79,8 @@ def check_fits(mask: Mask, recipe: Recipe) -> None:
         values = value if isinstance(value, tuple) else (value,)
         if len(values) > 64 or any(isinstance(v, int) and v > _MAX_OPTION for v in values):
             raise InputError(f"the network option {name!r} is beyond all measure")
+    if recipe.name == OWN:
+        return  # it is compared with the network, once that is given
     net = skeleton(recipe)
     total = sum(p.numel() for p in net.parameters())
     if total > MAX_WEIGHTS:

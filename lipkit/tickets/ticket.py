@@ -16,11 +16,12 @@ from ..errors import Error, FileError, InputError, printable
 from ..formats import maskfile
 from ..formats.atomic import write
 from ..masks import Mask
-from ..prior import Prior, Recipe, checked_size
+from ..prior import OWN, Prior, Recipe, checked_size
 from .initial import (
     Fingerprint,
     check_fits,
     fingerprint,
+    fingerprint_of,
     initial_net,
     kept_values,
     put_kept_values,
@@ -36,14 +37,16 @@ class Ticket:
 
     The weights are not stored but drawn again from the recipe, and compared: `prior` and `load`
     refuse weights that are not the ones the mask belongs to. Only a ticket that was rewound to
-    weights after some training has these in its file, as far as the mask keeps them.
+    weights after some training has these in its file, as far as the mask keeps them, and so has
+    one of a network of your own (`lipkit.Prior.of`), which is given again to use it:
+    `ticket.prior(of=lipkit.Prior.of(net, z))`.
 
     Args:
         mask: which weights are kept.
         recipe: `prior.recipe` of the prior that the mask was found for.
         note: plain data on how it was found: image hash, operator, steps, method, density.
         start: the network, or prior, with the weights to begin with if they are not the recipe's:
-            `found.start` of `lipkit.find.imp(rewind=0.05, ...)`.
+            `found.start` of `lipkit.find.imp(rewind=0.05, ...)`. Of a network of your own, always.
 
     >>> import tempfile
     >>> import lipkit as lk
@@ -69,14 +72,23 @@ class Ticket:
                 f"Ticket(mask, prior.recipe), got {type(mask).__name__} and {type(recipe).__name__}"
             )
         check_fits(mask, recipe)
-        initial = initial_net(recipe)
-        values = None
-        drawn = kept_values(initial, mask)
-        if start is not None:
-            values = kept_values(getattr(start, "net", start), mask)
-            put_kept_values(skeleton(recipe).to_empty(device="cpu"), mask, values)  # refuses others
-            values = None if torch.equal(values, drawn) else values
-        self._set(mask, recipe, _plain(note or {}), fingerprint(initial), values)
+        values = None if start is None else kept_values(getattr(start, "net", start), mask)
+        if recipe.name == OWN:
+            if values is None:
+                raise InputError(
+                    "a ticket of a network of your own stores its initial weights: "
+                    "Ticket(mask, prior.recipe, start=prior)"
+                )
+            weights = fingerprint_of([values])
+        else:
+            initial = initial_net(recipe)
+            weights = fingerprint(initial)
+            if values is not None:
+                empty = skeleton(recipe).to_empty(device="cpu")
+                put_kept_values(empty, mask, values)  # refuses those of another network
+                if torch.equal(values, kept_values(initial, mask)):
+                    values = None
+        self._set(mask, recipe, _plain(note or {}), weights, values)
         self.made_with = maskfile.versions()
 
     def _set(
@@ -127,11 +139,13 @@ class Ticket:
             weights = Fingerprint(str(about["weights_sha256"]), content.probe)
             check_fits(mask, recipe)
             ticket._set(mask, recipe, dict(about["note"]), weights, content.start)
-            if content.start is not None:
+            if content.start is not None and recipe.name != OWN:
                 put_kept_values(initial_net(recipe), mask, content.start)  # refuses others
             ticket.made_with = {str(k): str(v) for k, v in about["made_with"].items()}
             if content.probe is None:
                 raise KeyError("probe")
+            if content.start is None and recipe.name == OWN:
+                raise KeyError("start")
         except KeyError as error:
             raise FileError(f"{name} is no complete ticket: it lacks {error}") from None
         except (Error, AttributeError, TypeError, ValueError) as error:
@@ -142,10 +156,24 @@ class Ticket:
 
     # --- use ------------------------------------------------------------------------------
 
-    def prior(self, size: int | tuple[int, int] | None = None) -> Prior:
-        """Make the prior with the original initial weights; a `size` changes the code only."""
-        prior = _resized(self.recipe, size).prior()
-        self._compare(fingerprint(prior.net))
+    def prior(self, size: int | tuple[int, int] | None = None, *, of: Prior | None = None) -> Prior:
+        """Make the prior with the original initial weights; a `size` changes the code only.
+
+        For a ticket of a network of your own, `of` is a prior of such a network, whatever its
+        weights, size and code: a copy of it is returned, with the ticket's weights.
+        """
+        if self.recipe.name == OWN:
+            if of is None:
+                raise InputError(
+                    "this ticket is of a network that lipkit cannot build: give a prior of it, "
+                    "ticket.prior(of=lipkit.Prior.of(net, z))"
+                )
+            prior = of.clone()
+        else:
+            if of is not None:
+                raise InputError("this ticket builds its own network: ticket.prior(size)")
+            prior = _resized(self.recipe, size).prior()
+            self._compare(fingerprint(prior.net))
         if self.start is not None:
             put_kept_values(prior.net, self.mask, self.start)
         return prior
@@ -164,6 +192,8 @@ class Ticket:
 
         Weights that differ by more are an `Error`.
         """
+        if self.recipe.name == OWN:
+            return True  # they were stored, with a checksum
         return self._compare(fingerprint(initial_net(self.recipe)))
 
     def _compare(self, found: Fingerprint) -> bool:
@@ -188,21 +218,33 @@ class Ticket:
         recipe = self.recipe
         mask = self.mask
         options = ", ".join(f"{k}={v}" for k, v in recipe.options.items()) or "none"
-        parameters = sum(p.numel() for p in skeleton(recipe).parameters())
+        hashed = f"sha256 {self.weights.sha256[:16]}…"
+        if recipe.name == OWN:
+            network = f"network: one of your own, options: {options}"
+            weights = [f"initial weights: {self.start.numel():,} stored, {hashed}"]
+            prior = "ticket.prior(of=lipkit.Prior.of(net, z))"
+        else:
+            parameters = sum(p.numel() for p in skeleton(recipe).parameters())
+            network = f"network: {recipe.name}, {parameters:,} parameters, options: {options}"
+            weights = [f"initial weights: seed {recipe.seed}, {hashed}"]
+            if self.start is not None:
+                weights.append(f"rewound to: {self.start.numel():,} stored weights")
+            prior = "ticket.prior(size)"
         lines = [
             "ticket: a mask and the initial weights it belongs to",
-            f"network: {recipe.name}, {parameters:,} parameters, options: {options}",
-            f"initial weights: seed {recipe.seed}, sha256 {self.weights.sha256[:16]}…",
-            *([] if self.start is None else [f"rewound to: {self.start.numel():,} stored weights"]),
+            network,
+            *weights,
             f"found for pictures of {recipe.size[0]} x {recipe.size[1]} (height x width)",
             "made with: " + ", ".join(f"{k} {v}" for k, v in self.made_with.items()),
             "found on: " + ("nothing noted" if not self.note else ""),
             *(f"  {key}: {value}" for key, value in _flat(self.note)),
             *describe_mask(mask).splitlines(),
             "use, with ticket = lipkit.Ticket.load(...):",
-            "  ticket     lipkit.fit(ticket.prior(size), op, y, mask=ticket.mask)",
-            "  mask only  lipkit.fit(ticket.fresh(seed=1, size=size), op, y, mask=ticket.mask)",
+            f"  ticket     lipkit.fit({prior}, op, y, mask=ticket.mask)",
         ]
+        if recipe.name != OWN:
+            fresh = "ticket.fresh(seed=1, size=size)"
+            lines.append(f"  mask only  lipkit.fit({fresh}, op, y, mask=ticket.mask)")
         return "\n".join(printable(line).rstrip() for line in lines)
 
     def __eq__(self, other: object) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import pickle
@@ -114,8 +115,15 @@ def test_stored_weights_are_those_of_the_mask(path):
     tensors, about = parts(path)
     for wrong in (ticket.start[1:].numpy(), np.full_like(ticket.start.numpy(), np.nan)):
         rewrite(path, tensors | {"start": wrong}, about)
+        with pytest.raises(lk.FileError, match="its checksum differs"):
+            lk.Ticket.load(path)
+        resealed = about | {"start_sha256": hashlib.sha256(wrong.tobytes()).hexdigest()}
+        rewrite(path, tensors | {"start": wrong}, resealed)
         with pytest.raises(lk.FileError, match="not the [0-9,]+ finite numbers that the mask"):
             lk.Ticket.load(path)
+    rewrite(path, tensors, {k: v for k, v in about.items() if k != "start_sha256"})
+    with pytest.raises(lk.FileError, match="lacks 'start_sha256'"):
+        lk.Ticket.load(path)
     other = lk.Prior("dip", 16, levels=2, down=4, up=8, skip=2, in_channels=4)
     with pytest.raises(lk.InputError):
         lk.Ticket(tiny_ticket().mask, PRIOR.recipe, start=other)

@@ -219,7 +219,7 @@ def run_experiments(s: Setting) -> Numbers:
     """Records as sweeps make them; single precision throughout, so without a nudge."""
     tiny = dict(image="coffee", size=16, prior="oes", options={"levels": 2}, steps=4)
     given = {
-        "dense": {},
+        "dense": dict(stop={"window": 2, "patience": 3}),
         "shuffled": dict(method="magnitude", density=0.2, control="shuffled"),
         "found elsewhere": dict(
             method="snip",
@@ -227,9 +227,7 @@ def run_experiments(s: Setting) -> Numbers:
             find_on={"image": "astronaut", "task": "inpaint", "strength": 0.5},
         ),
         "rounds": dict(method="imp", density=0.5, find={"steps": 3}),
-        "search": dict(
-            method="oes", density=0.1, find={"steps": 4}, stop={"window": 2, "patience": 3}
-        ),
+        "search": dict(method="oes", density=0.1, find={"steps": 4}),
         "scan": dict(image="slice-1", size=32, task="mri", strength=2),
     }
     numbers: Numbers = {}
@@ -302,14 +300,16 @@ def _projected(tensor: torch.Tensor) -> list[float]:
     ]
 
 
-def distance(one: dict[str, list[float]], other: dict[str, list[float]]) -> float:
-    """The largest difference of two summaries, as a part of the tensors' sizes."""
+def distance(
+    one: dict[str, list[float]], other: dict[str, list[float]], least: float = 1e-12
+) -> float:
+    """The largest difference of two summaries, as a part of the tensors' sizes, or of `least`."""
     if one.keys() != other.keys():
         return math.inf
     far = 0.0
     for name, mine in one.items():
         theirs = other[name]
-        size = max(abs(theirs[0]), 1e-12)
+        size = max(abs(theirs[0]), least)
         far = max(far, *(abs(a - b) / size for a, b in zip(mine, theirs, strict=True)))
     return far
 
