@@ -11,8 +11,8 @@ from tests.support.fingerprint import CASES, Setting, distance, measure, summary
 
 # Another processor moves the weights by 1e-7 and these numbers by at most 2e-5. Another draw moves
 # them by 0.1 at least. Two tests below hold both ends. Records are made in single precision, where
-# a search keeps another weight here and there: on imitated machines they move by up to 0.06, where 1
-# is the least of their sizes (they are decibels and shares); another draw moves them by 2.
+# a search keeps another weight here and there: on imitated machines they move by up to 0.06, where
+# 1 is the least of their sizes (they are decibels and shares); another draw moves them by 2.
 TOLERANCE = 1e-3
 IN_SINGLE_PRECISION = {"run_experiments": 0.15}
 LEAST = {"run_experiments": 1.0}
