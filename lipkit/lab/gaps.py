@@ -94,18 +94,42 @@ def gap(
     column: str,
     unit: str = "dB",
     form: str = ".1f",
+    pair: str | None = None,
 ) -> Gap:
     """Pair the rows of two methods of a results table, in their order: one row a seed in both.
+
+    With `pair`, a column such as "picture", there is a pair for each of its values that rows of
+    both have, and several rows of a method there are averaged.
 
     >>> rows = [{"way": w, "PSNR": x} for w, x in
     ...         [("a", 21), ("a", 23), ("a", 22), ("b", 20), ("b", 22), ("b", 20.5)]]
     >>> gap(rows, "way", "a", "b", "PSNR").says("a", "b")
     'a is 1.2 dB ahead of b (1.0, 1.0, 1.5)'
+    >>> rows = [{"way": w, "at": p, "PSNR": x} for w, p, x in
+    ...         [("a", "cat", 21), ("b", "cat", 20), ("b", "cat", 19), ("b", "dog", 30)]]
+    >>> gap(rows, "way", "a", "b", "PSNR", pair="at").values
+    [1.5]
     """
-    own, others = ([row[column] for row in rows if row[by] == wanted] for wanted in (name, other))
+    if pair is not None:
+        own, others = (_means(rows, by, wanted, column, pair) for wanted in (name, other))
+        common = [value for value in own if value in others]
+        own, others = ([means[value] for value in common] for means in (own, others))
+    else:
+        own, others = ([row[column] for row in rows if row[by] == w] for w in (name, other))
     if len(own) != len(others) or not own:
         raise InputError(
             f"{name!r} has {len(own)} rows and {other!r} {len(others)}: "
             "a gap needs as many of both, in the same order, and at least one"
         )
     return Gap([a - b for a, b in zip(own, others, strict=True)], unit, form)
+
+
+def _means(
+    rows: Sequence[Mapping[str, Any]], by: str, wanted: str, column: str, pair: str
+) -> dict[Any, float]:
+    """Return the mean of a method's rows for each value of the column to pair by."""
+    found: dict[Any, list[float]] = {}
+    for row in rows:
+        if row[by] == wanted:
+            found.setdefault(row[pair], []).append(row[column])
+    return {value: fmean(numbers) for value, numbers in found.items()}
