@@ -1,14 +1,17 @@
 """The bands of the chapters' numbers: how far they scatter from machine to machine.
 
 `book/_data/bands.jsonl` has a line for every execution of a chapter on a machine, imitated or real,
-with the numbers that the chapter handed to `Chapter.band`. A band is where the next one is expected
-with a probability of 99.9 %, if the numbers scatter normally. No two bands of the book share a
-name.
+with the numbers that the chapter handed to `Chapter.band`; `python -m lipkit.book.calibrate` makes
+them. A band is where the next one is expected with a probability of 99.9 %, if the numbers scatter
+normally. Runs of another source than the chapter has now count no more. No two bands of the book
+share a name.
 """
 
 from __future__ import annotations
 
+import ast
 import functools
+import hashlib
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -17,6 +20,7 @@ from typing import Any, NamedTuple
 
 from ..errors import FileError
 from ..lab.paths import data_folder
+from . import notebooks
 
 FILE = "bands.jsonl"
 FEWEST = 6  # runs that a band needs
@@ -61,6 +65,27 @@ def band_of(values: list[float]) -> Band:
     return Band(mean - half, mean + half, count)
 
 
+def digest(chapter: Path) -> str:
+    """Hash what a chapter computes: its code, whatever its comments, its layout and its text."""
+    cells = notebooks.read(chapter)["cells"]
+    code = "\n".join(notebooks.source(cell) for cell in cells if cell["cell_type"] == "code")
+    return hashlib.sha256(ast.dump(ast.parse(code)).encode()).hexdigest()[:16]
+
+
+def valid(folder: Path | None = None) -> list[dict[str, Any]]:
+    """Return the runs of the chapters as they are now.
+
+    >>> all(run["numbers"] for run in valid())
+    True
+    """
+    folder = data_folder() if folder is None else folder
+    found = runs(folder)
+    chapters = folder.parents[1] / "notebooks"
+    sources = {name: chapters / f"{name}.ipynb" for name in {run["chapter"] for run in found}}
+    now = {name: digest(path) for name, path in sources.items() if path.is_file()}
+    return [run for run in found if now.get(run["chapter"]) == run["digest"]]
+
+
 def runs(folder: Path | None = None) -> list[dict[str, Any]]:
     """Read the lines of the file; none where there is no file.
 
@@ -79,7 +104,7 @@ def runs(folder: Path | None = None) -> list[dict[str, Any]]:
 @functools.lru_cache(maxsize=4)
 def _bands(folder: Path, _stamp: int) -> dict[str, Band]:
     values: dict[str, list[float]] = defaultdict(list)
-    for run in runs(folder):
+    for run in valid(folder):
         for name, value in run["numbers"].items():
             values[name].append(value)
     return {name: band_of(found) for name, found in values.items() if len(found) >= FEWEST}
