@@ -22,9 +22,9 @@ from .._version import __version__
 from ..errors import Error
 from ..workers import default_device, device_name
 from . import bands
+from .notebooks import RUN_RECORD
 from .parameters import PROFILES, Parameter, assigned, checked, declared
 
-RUN_RECORD = "lipkit_run"  # the output metadata in which `finish` leaves its numbers
 _USUAL_FORMAT = warnings.formatwarning
 
 _MEANING = (

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FileError, InputError
-from .chapter import RUN_RECORD
 from .parameters import Parameter, declared
 
 ERROR_NOTE = "papermill-error-cell-tag"  # cells in which papermill points at an error
 ADDED_BY_PAPERMILL = {"injected-parameters", ERROR_NOTE}
+RUN_RECORD = "lipkit_run"  # the output metadata in which `Chapter.finish` leaves its numbers
 
 
 @dataclass(frozen=True)
