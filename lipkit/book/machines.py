@@ -11,7 +11,7 @@ products of matrices (MKL, OpenBLAS for NumPy), and in PyTorch itself, where "de
 initial weights that differ in their last bits. Each was seen to change last bits. Two that were
 not are left out: `NUMBA_CPU_NAME`, as the sparse step rounds the same way everywhere, and
 `ATEN_CPU_CAPABILITY=avx2` on a processor with AVX-512. On top of this comes the noise of
-`lipkit.fitting.perturb`, another one for each machine.
+`lipkit.physics.perturb`, another one for each machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import sys
 from collections.abc import Mapping
 
 from ..errors import InputError
-from ..fitting import perturb
+from ..physics import perturb
 
 _ONEDNN = "ONEDNN_MAX_CPU_ISA"
 _TORCH = "ATEN_CPU_CAPABILITY"

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ..fitting import loop
-from ..fitting.perturb import perturbed
 from ..fitting.settings import check_parts
 from ..masks import Mask, checked_density, covered
 from ..prior import Prior
@@ -130,7 +129,7 @@ def oes(
         precision,
     )  # fmt: skip
     with torch.inference_mode(False), torch.enable_grad():
-        search = OesSearch(prior, op, perturbed(y), settings)
+        search = OesSearch(prior, op, y, settings)
         end = loop.run(search, checkpoint, progress=progress, label="mask")
     if end.interrupted and not details:
         hint = "; details=True returns what there is"

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from ..engine import forward_and_loss
 from ..errors import check_choice
 from ..fitting import settings
-from ..fitting.perturb import perturbed
 from ..masks import Mask, covered
 from ..prior import Prior
 
@@ -127,7 +126,7 @@ def _copy(prior: Prior, scope: str) -> tuple[Prior, dict[str, nn.Parameter]]:
 
 def _loss(model: Prior, op, y: Tensor) -> Tensor:
     """Return the loss that a fit starts from."""
-    _, _, loss = forward_and_loss(model, model.z, op, perturbed(y).to(model.z.device))
+    _, _, loss = forward_and_loss(model, model.z, op, y.to(model.z.device))
     return loss
 
 

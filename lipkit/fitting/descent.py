@@ -16,7 +16,6 @@ from ..formats import state
 from ..masks import Mask
 from ..prior import Prior
 from . import loop
-from .perturb import perturbed
 from .result import Fit, Snapshot
 from .settings import EMA, PosteriorMean, Settings, check_parts, signature
 
@@ -84,7 +83,7 @@ def fit(
     settings.check()
     check_parts(prior, op, y, mask, reference, callback)
     with torch.inference_mode(False), torch.enable_grad():  # wherever it is called from
-        run = _Run(prior, op, perturbed(y), mask, settings, reference)
+        run = _Run(prior, op, y, mask, settings, reference)
         return run.go(callback, checkpoint, progress)
 
 

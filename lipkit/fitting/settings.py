@@ -20,7 +20,6 @@ from ..errors import (
 )
 from ..masks import Mask
 from ..prior import Prior
-from . import perturb
 
 PRECISIONS = ("auto", "fp32", "bf16")
 ENGINES = ("auto", "plain")
@@ -149,8 +148,6 @@ def signature(prior: Prior, op, y: Tensor, mask: Mask | None, settings: object) 
     for value in (*prior.state_dict().values(), y):
         state.update(value.detach().cpu().contiguous().numpy().tobytes())
     known = {k: repr(v) for k, v in vars(settings).items() if k != "steps"}
-    if (imitated := perturb.number()) is not None:
-        known[perturb.VARIABLE] = str(imitated)
     return known | {
         "prior": repr(prior.recipe),
         "operator": type(op).__name__,

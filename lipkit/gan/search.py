@@ -20,7 +20,6 @@ from ..errors import (
     kind_of,
 )
 from ..fitting import loop
-from ..fitting.perturb import perturbed
 from ..fitting.settings import check_operator
 from ..physics import Denoise
 
@@ -195,7 +194,7 @@ class _Search(loop.Work):
         self.generator = copy.deepcopy(generator).requires_grad_(False)
         self.generator.to(memory_format=torch.channels_last)
         device = next(generator.parameters()).device
-        self.y = self._rows_of([perturbed(y) for y in ys], device)
+        self.y = self._rows_of(ys, device)
         self.reference = None if references is None else self._rows_of(references, device)
         draw = torch.Generator().manual_seed(s.seed)
         # one restart after the other: the first is the same however many there are

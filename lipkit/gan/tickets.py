@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from ..errors import InputError, check_choice, check_whole, is_number
 from ..fitting import loop
-from ..fitting.perturb import perturbed
 from ..formats import state
 from ..masks import Mask
 from ..models import Critic, Generator
@@ -116,7 +115,6 @@ def imp(
     [1.0, 0.8, 0.64]
     """
     _check_imp(generator, critic, pictures, rounds=rounds, steps=steps, batch=batch, rate=rate)
-    pictures = perturbed(pictures)
     masks = [magnitude(generator, 1.0)]
     theirs = magnitude(critic, 1.0)
     finetuned: list[Generator] = []

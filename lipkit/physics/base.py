@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import InputError, is_whole
 from .noise import Noise
+from .perturb import perturbed
 
 
 class Operator(ABC):
@@ -33,10 +34,10 @@ class Operator(ABC):
                 "lipkit.data.image makes one from a file or an array"
             )
         y = self._clean(x)
-        if self.noise is None:
-            return y
-        generator = torch.Generator().manual_seed(seed)
-        return self.noise(y.cpu(), generator).to(y)
+        if self.noise is not None:
+            generator = torch.Generator().manual_seed(seed)
+            y = self.noise(y.cpu(), generator).to(y)
+        return perturbed(y)
 
     def _clean(self, x: Tensor) -> Tensor:
         return self.A(x)

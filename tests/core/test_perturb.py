@@ -5,49 +5,19 @@ import torch
 
 import lipkit as lk
 from lipkit.errors import InputError
-from lipkit.fitting.perturb import NOISE, VARIABLE, number, perturbed
+from lipkit.physics.perturb import NOISE, VARIABLE, number, perturbed
 from lipkit.testing import tiny_prior
 from tests.support.tiny_fit import OP, Y, assert_same_fit, quick
 
-
-def generator():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        return lk.models.build("pgan", latent=4, depth0=4, scales=(4, 4))
-
-
-def of_fit() -> torch.Tensor:
-    return quick(steps=3).image
-
-
-def of_logits() -> torch.Tensor:
-    found = lk.find.oes(tiny_prior(), OP, Y, 0.2, steps=3, details=True, progress=False)
-    return found.probabilities()
-
-
-def of_loss_of_rounds() -> torch.Tensor:
-    found = lk.find.imp(tiny_prior(), OP, Y, density=0.8, steps=3, progress=False)
-    return torch.from_numpy(found.losses)
-
-
-def of_scores() -> torch.Tensor:
-    return lk.find.snip_scores(tiny_prior(), OP, Y)["head.weight"]
-
-
-def of_latent() -> torch.Tensor:
-    return lk.gan.search(generator(), OP, Y, steps=30, progress=False).z
-
-
-def of_tickets() -> torch.Tensor:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(4)
-        critic = lk.models.Critic(4, (4, 4))
-    faces = lk.data.faces(6, size=16)
-    found = lk.gan.imp(generator(), critic, faces, rounds=1, steps=3, batch=4, progress=False)
-    return torch.cat([p.detach().flatten() for p in found.finetuned[-1].parameters()])
-
-
-BEGINNINGS = (of_fit, of_logits, of_loss_of_rounds, of_scores, of_latent, of_tickets)
+X = lk.testing.tiny_image()
+MAPS = torch.ones(2, 16, 16, dtype=torch.complex64)
+OPERATORS = {
+    "denoising": (OP, X),
+    "inpainting": (lk.physics.Inpaint.random(X.shape, density=0.5), X),
+    "enlarging": (lk.physics.SuperResolution(2), X),
+    "sensing": (lk.physics.CompressedSensing(tuple(X.shape), m=50), X),
+    "scan": (lk.physics.MRI(MAPS, torch.ones(16, 16)), torch.ones(2, 16, 16)),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -55,19 +25,25 @@ def off(monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
 
 
-@pytest.mark.parametrize("begin", BEGINNINGS, ids=lambda begin: begin.__name__)
-def test_every_fit_and_search_begins_with_it(begin, monkeypatch):
-    quiet = begin()
-    assert torch.equal(begin(), quiet)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_every_measurement_has_it(name, monkeypatch):
+    op, x = OPERATORS[name]
+    quiet = op.measure(x)
+    assert torch.equal(op.measure(x), quiet)
     seen = []
     for k in ("1", "2", "1"):
         monkeypatch.setenv(VARIABLE, k)
-        seen.append(begin())
-    assert torch.equal(seen[0], seen[2]), "the same machine computes the same"
+        seen.append(op.measure(x))
+    assert torch.equal(seen[0], seen[2]), "the same machine measures the same"
     for noisy in seen[:2]:
-        far = (noisy - quiet).abs().max()
-        assert 0 < far < 0.1, "another result, of the same problem"
+        assert 0 < (noisy - quiet).abs().max() < 1e-4, "another measurement of the same picture"
     assert not torch.equal(seen[0], seen[1])
+
+
+def test_nothing_else_has_it(monkeypatch):
+    quiet = quick(steps=3)
+    monkeypatch.setenv(VARIABLE, "1")
+    assert_same_fit(quick(steps=3), quiet)
 
 
 def test_noise_has_the_size_of_a_few_roundings_in_each_precision(monkeypatch):
@@ -101,7 +77,7 @@ def test_off_it_is_the_measurement_itself(monkeypatch):
 def test_what_is_no_whole_number_is_refused(text, monkeypatch):
     monkeypatch.setenv(VARIABLE, text)
     with pytest.raises(InputError) as caught:
-        quick()
+        OP.measure(X)
     assert str(caught.value) == (
         "the environment variable LIPKIT_PERTURB must be a whole number from 1 to 999,999, "
         f"got {text!r}; unset it to compute without noise"
@@ -110,7 +86,12 @@ def test_what_is_no_whole_number_is_refused(text, monkeypatch):
 
 def test_a_file_goes_on_only_with_the_noise_it_began_with(monkeypatch, tmp_path):
     path = tmp_path / "fit.safetensors"
-    quick(steps=3, checkpoint=path)
+
+    def fit(steps):
+        how = dict(steps=steps, checkpoint=path, progress=False)
+        return lk.fit(tiny_prior(), OP, OP.measure(X), **how)
+
+    fit(3)
     monkeypatch.setenv(VARIABLE, "1")
-    with pytest.raises(lk.Error, match=VARIABLE):
-        quick(steps=6, checkpoint=path)
+    with pytest.raises(lk.Error, match="weights and measurement"):
+        fit(6)

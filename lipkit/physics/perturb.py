@@ -1,10 +1,10 @@
 """Imitate the rounding of another machine: noise on what is measured, if the environment asks.
 
 Another processor, or another number of threads, rounds otherwise. A network that is trained for
-long amplifies that, and ends elsewhere. With LIPKIT_PERTURB=K in the environment every fit and
-every search begins with a measurement that is off by noise about eight times as large as one
-rounding, so that this machine shows what others would. `lipkit.book.machines` adds the rest:
-variables that change the last bits of convolutions, and the threads.
+long amplifies that, and ends elsewhere. With LIPKIT_PERTURB=K in the environment what an operator
+measures is off by noise about eight times as large as one rounding, so that this machine shows what
+others would. `lipkit.book.machines` adds the rest: variables that change the last bits of
+convolutions, and the threads.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def number() -> int | None:
 def perturbed(y: Tensor) -> Tensor:
     """Return a measurement as another machine would have it; itself, if nobody asked for that.
 
-    The noise depends on K and on the place in the tensor alone: equal fits stay equal.
+    The noise depends on K and on the place in the tensor alone: equal measurements stay equal.
 
     >>> y = torch.zeros(3)
     >>> torch.equal(perturbed(y), perturbed(y)), bool(perturbed(y).abs().max() < 1e-5)
