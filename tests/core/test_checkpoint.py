@@ -201,7 +201,7 @@ def test_other_files_are_refused(tmp_path):
     save_file({"x": torch.zeros(3)}, path)
     with pytest.raises(lk.FileError, match="not a checkpoint of this version"):
         quick(checkpoint=path)
-    with pytest.raises(lk.FileError, match="no readable checkpoint"):
+    with pytest.raises(lk.FileError, match="is a folder; give the name of a file"):
         quick(checkpoint=tmp_path)
 
 

@@ -42,6 +42,12 @@ OPERATORS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def exact(monkeypatch):
+    """Without the noise of an imitated machine: these tests say what is measured exactly."""
+    monkeypatch.delenv("LIPKIT_PERTURB", raising=False)
+
+
 # --- laws ---------------------------------------------------------------------------------------
 
 
