@@ -49,17 +49,16 @@ class CheckError(Error):
 class Chapter:
     """The parameters of one run as attributes, its device, its checks and its closing line.
 
-    A check marked `always` is an equality or a law: it must hold whatever the size, and stops the
-    chapter where it does not. Any other compares a number with a band that was set for the
-    chapter's own parameters at the `laptop` and `paper` profiles. One that is missed is shown in
-    a box, and the chapter goes on. With other parameters, or at `smoke` size, the numbers are
-    shown and not judged.
+    A *check* is an equality or a law: it must hold whatever the size, and stops the chapter where
+    it does not. A *band* holds a number against those of other machines, for the chapter's own
+    parameters at the `laptop` profile. One that is missed is shown in a box, and the chapter goes
+    on. With other parameters, or at `smoke` size, numbers are shown and not judged.
 
     >>> chapter = Chapter({"profile": "smoke", "sigma": 0.1}, judged=False)
-    >>> chapter.check("adjoint", 2 + 2 == 4, "error 0", always=True)
+    >>> chapter.check("adjoint", 2 + 2 == 4, "error 0")
     PASS  adjoint: error 0
-    >>> chapter.check("PSNR after 1500 steps", False, "12.3 dB, band 28 to 31 dB")
-    not judged at smoke size  PSNR after 1500 steps: 12.3 dB, band 28 to 31 dB
+    >>> chapter.band("PSNR after 1500 steps", 29.5)
+    not judged at smoke size  PSNR after 1500 steps: 29.5 dB
     """
 
     def __init__(self, values: dict[str, Any], judged: bool = True) -> None:
@@ -87,24 +86,15 @@ class Chapter:
         style = "display:flex;flex-wrap:wrap;gap:0.1rem 1.4rem"
         return f'<div class="chapter-parameters" style="{style}">{"".join(items)}</div>'
 
-    def check(self, name: str, ok: bool, detail: str = "", always: bool = False) -> None:
-        """Show whether `ok` holds; a check marked `always` that does not stops the chapter."""
+    def check(self, name: str, ok: bool, detail: str = "") -> None:
+        """Show that a law holds, or stop the chapter."""
         ok = bool(ok)
         text = f"{name}: {detail}" if detail else name
-        judged = self._judged or always
-        self._checks.append({"name": name, "ok": ok if judged else None, "detail": detail})
-        if not judged:
-            smoke = self._values["profile"] == "smoke"
-            print("not judged", "at smoke size " if smoke else "with changed parameters ", text)
-        elif ok:
-            print("PASS ", text)
-        elif always:
+        self._checks.append({"name": name, "ok": ok, "detail": detail})
+        if not ok:
             print("FAIL ", text)
             raise CheckError(f"check failed: {text}")
-        else:
-            box = f"<b>Outside its band on this machine: {escape(text)}</b>"
-            html = f'<div role="note" style="{_BOX}">{box}<br>What that means: {_MEANING}</div>'
-            _show(f"outside its band on this machine  {text}", html)
+        print("PASS ", text)
 
     def band(self, name: str, value: float, unit: str = "dB") -> None:
         """Hold a number of this run against the band that it fell into on other machines.

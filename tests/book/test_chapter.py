@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 import lipkit as lk
-from lipkit.book import chapter, notebooks
+from lipkit.book import bands, chapter, notebooks
 from lipkit.book.parameters import checked, declared
 from tests.support.tiny_book import PARAMETERS, START, write_chapter
 
@@ -135,15 +135,20 @@ def test_a_parameter_may_not_hide_a_method():
         chapter.Chapter({"profile": "smoke", "finish": 1})
 
 
-def test_a_broken_law_stops_the_chapter_and_a_missed_band_does_not(capsys):
+def test_a_broken_law_stops_the_chapter_and_a_missed_band_does_not(capsys, monkeypatch):
+    monkeypatch.setattr(bands, "find", {"PSNR": bands.Band(28, 31, 8)}.get)
     p = start()
-    p.check("PSNR", True, "30 dB")
-    p.check("PSNR", False, "3 dB")
+    p.band("PSNR", 30)
+    p.band("PSNR", 3)
+    p.band("SSIM", 0.9, "")
+    p.check("linear", True)
     with pytest.raises(lk.Error, match="check failed: adjoint: 0.5"):
-        p.check("adjoint", False, "0.5", always=True)
+        p.check("adjoint", False, "0.5")
     assert capsys.readouterr().out.splitlines() == [
-        "PASS  PSNR: 30 dB",
-        "outside its band on this machine  PSNR: 3 dB",
+        "PASS  PSNR: 30 dB, band 28 to 31 of 8 runs",
+        "outside its band on this machine  PSNR: 3 dB, band 28 to 31 of 8 runs",
+        "not judged not calibrated  SSIM: 0.9",
+        "PASS  linear",
         "FAIL  adjoint: 0.5",
     ]
 
@@ -158,10 +163,10 @@ def test_a_broken_law_stops_the_chapter_and_a_missed_band_does_not(capsys):
 )
 def test_bands_are_not_judged_where_they_mean_nothing(capsys, line, why):
     p = start(f"# Parameters\n{line}")
-    p.check("PSNR", False, "3 dB")
+    p.band("PSNR", 3)
     assert capsys.readouterr().out == f"{why}  PSNR: 3 dB\n"
     with pytest.raises(lk.Error, match="check failed: adjoint"):
-        p.check("adjoint", False, always=True)
+        p.check("adjoint", False)
 
 
 def test_outside_a_notebook_warnings_keep_their_form():

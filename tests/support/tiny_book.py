@@ -9,8 +9,12 @@ import yaml
 PARAMETERS = '# parameters\nprofile: str = "laptop"\nsigma: float = 0.1\nsize: int | None = None'
 START = """import lipkit as lk
 p = lk.book.chapter.start(globals(), smoke={"size": 8}, laptop={"size": 16}, paper={"size": 32})"""
-BAND = 'p.check("PSNR", False, "2.04 dB, band -2 to 2")'
-END = 'p.check("size", p.size > 1, str(p.size), always=True)\np.finish()'
+BAND = (
+    "from lipkit.book import bands\n"
+    "bands.find = lambda name: bands.Band(-2, 2, 8)\n"
+    'p.band("PSNR", 2.04)'
+)
+END = 'p.check("size", p.size > 1, str(p.size))\np.finish()'
 
 
 def _code(source: str, *tags: str) -> dict:
