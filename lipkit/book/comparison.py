@@ -71,12 +71,9 @@ def _section(grid: Grid, records: Records, found: list[Record]) -> str:
     devices = ", ".join(sorted({record["device"] for record in found}))
     theirs = [name for name in ("paper", "code") if getattr(grid, name)]
     head = ["where", "method", *theirs, "at the end", "stopped", "oracle", "weights", "seeds"]
-    lines = [f":::{{dropdown}} {grid.title}", ":class-container: lipkit-fold", "", grid.about, ""]
-    lines += [
-        f"Grid `{grid.name}`, {grid.scale} scale: {len(found)} of {len(grid.points)} recorded "
-        f"on {devices}.",
-        "",
-    ]
+    state = f"{len(found)} of {len(grid.points)} recorded"
+    lines = [f":::{{dropdown}} {grid.title}: {state}", ":class-container: lipkit-fold", ""]
+    lines += [grid.about, "", f"Grid `{grid.name}`, {grid.scale} scale: {state} on {devices}.", ""]
     lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += ["| " + " | ".join(row) + " |" for row in _rows(grid, records)]
     return "\n".join([*lines, ":::", ""])
