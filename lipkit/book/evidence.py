@@ -1,15 +1,11 @@
-"""Pages made from records: the claims with their verdicts, and the papers' tables beside ours."""
+"""The page of claims, made from the records: each with its verdict, and what that rests on."""
 
 from __future__ import annotations
 
 import html
-import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from pathlib import Path
-from statistics import fmean, stdev
 
-from ..lab import papers
 from ..lab.claims import (
     AGREEING,
     PLACES,
@@ -18,12 +14,8 @@ from ..lab.claims import (
     Claim,
     Finding,
     Statement,
-    grouped,
     ledger,
-    place_without_seed,
 )
-from ..lab.grid import Grid, Point
-from ..lab.records import Records
 
 COLOURS = {
     "reproduced": "success", "partly": "warning", "not reproduced": "danger", "undecided": "info",
@@ -35,6 +27,11 @@ PAPERS = {
     "lip2022": "Lottery image priors, in the paper of 2022 alone",
     "wu2023chasing": "Lottery image priors, in the paper of 2023 alone",
     "ghosh2024oes": "Optimal Eye Surgeon",
+}
+SHORT = {
+    "lip2022": "Lottery image priors, 2022",
+    "wu2023chasing": "Lottery image priors, 2023",
+    "ghosh2024oes": "Optimal Eye Surgeon, 2024",
 }
 NUMBER_NAMES = {
     "oracle": "best PSNR", "stopped": "stopped PSNR", "last": "last PSNR", "noisy": "input's PSNR",
@@ -52,13 +49,17 @@ CURVE_NAMES = {
     "psnr": "PSNR",
 }
 
-CLAIMS_HEAD = f"""# Claims and verdicts
+CLAIMS_HEAD = """# Claims and verdicts
 
 Every claim of the three papers that can be put in a sentence, with a test that is data, and a
-verdict computed from the [records](comparison.md) of this book. Nobody types a verdict. PSNR is in
-dB. *Laptop scale* means small pictures and short fits, run in minutes: it says what a reader can
-see for themselves, not what happens at the papers' size; each claim says how the settings differ.
+verdict computed from the [records](comparison.md) of this book. Nobody types a verdict. *Laptop
+scale* means smaller pictures and shorter fits than the papers': it says what a reader can see for
+themselves; each claim says how the settings differ. Open a claim to see what its verdict rests on.
 
+"""
+
+HOW = f"""
+:::{{dropdown}} How a verdict is computed
 A claim has one or more parts. A part that compares two arms is judged by their *differences*: one
 for each place (a picture, strength or density), a mean over the seeds there. Its *noise* is half
 the 95 % interval of their mean, by Student's t. A part **holds** if the whole interval is beyond
@@ -69,19 +70,16 @@ each seed counts. Places that share a picture are not quite independent, so the
 noise is rather too small. A part about one number (a loss near zero, a constant picture) has no
 pairs and no noise: it holds if it is true at {SHARE:.0%} of the places. A claim is *reproduced* if
 all its parts hold, *partly* if some do and others do not, are open, or are tested by nothing, and
-*not reproduced* if none holds and at least one does not.
+*not reproduced* if none holds and at least one does not. PSNR is in dB.
+:::
 
 """
 
-COMPARISON_HEAD = """# The papers' numbers beside ours
-
-Where a table of a paper has a grid in this repository, its numbers stand here beside those of
-our records: mean ± standard deviation over seeds. *At the end* is the PSNR of the last output, or
-of a classifier the part of the test pictures that it recognises; *stopped* what a user gets,
-*oracle* the best along the way, seen with the clean picture. *Code* is what the published programs
-print, where they do. `lipkit sweep NAME` runs a grid, and goes on where it ended.
-
-"""
+STRENGTHS = {
+    "few": f"a part with fewer than {PLACES} places",
+    "some": f"{PLACES} to {AGREEING - 1} places",
+    "many": f"{AGREEING} places or more for each part",
+}
 
 
 def badges(book: Path) -> str:
@@ -96,29 +94,77 @@ def claims_page(book: Path) -> str:
     for claim in claims:
         papers_of[claim.paper].append(claim)
     groups = {PAPERS.get(paper, paper): own for paper, own in papers_of.items()}
-    parts = [CLAIMS_HEAD, _map(groups), "\n", _badges(claims)]
+    parts = [CLAIMS_HEAD, _map(groups), "\n", _badges(claims), HOW, _filter(claims)]
     for title, own in groups.items():
         parts += [f"\n## {title}\n\n", "\n".join(map(_claim, own))]
     return "".join(parts)
 
 
 def _map(groups: dict[str, list[Claim]]) -> str:
-    """Draw one square for each claim, by paper, and below them what the signs mean."""
+    """Draw one square for each claim, by paper, and below them what signs and tones mean."""
     lines = ["```{raw} html", '<nav class="lipkit-map" aria-label="All verdicts">']
     for title, claims in groups.items():
         lines += [f"<p>{html.escape(title)}</p>", "<div>", *map(_square, claims), "</div>"]
     found = Counter(claim.verdict for claim in (c for own in groups.values() for c in own))
-    legend = "\n".join(f"<span>{_sign(v)} {v}: {found[v]}</span>" for v in VERDICTS)
-    return "\n".join([*lines, f"<p>{legend}</p>", "</nav>", "```", ""])
+    signs = "\n".join(f"<span>{_sign(v)} {v}: {found[v]}</span>" for v in VERDICTS)
+    tones = "\n".join(
+        f'<span><b class="lipkit-success lipkit-{name}"></b> {html.escape(meaning)}</span>'
+        for name, meaning in STRENGTHS.items()
+    )
+    legend = f"<p>{signs}</p>\n<p>Stronger colour, more evidence:\n{tones}</p>"
+    return "\n".join([*lines, legend, "</nav>", "```", ""])
 
 
 def _square(claim: Claim) -> str:
     title = html.escape(f"{claim.id}, {claim.verdict}: {claim.says}")
-    return f'<a href="#{claim.id.lower()}" title="{title}">{_sign(claim.verdict)}</a>'
+    sign = _sign(claim.verdict, strength(claim))
+    return f'<a href="#{claim.id.lower()}" title="{title}">{sign}</a>'
 
 
-def _sign(verdict: str) -> str:
-    return f'<b class="lipkit-{COLOURS[verdict]}">{html.escape(SIGNS[verdict])}</b>'
+def _sign(verdict: str, tone: str = "many") -> str:
+    return f'<b class="lipkit-{COLOURS[verdict]} lipkit-{tone}">{html.escape(SIGNS[verdict])}</b>'
+
+
+def strength(claim: Claim) -> str:
+    """Say how many places the weakest part of a verdict rests on: "few", "some" or "many".
+
+    What the functions themselves say needs no places.
+
+    >>> {strength(claim) for claim in ledger()} <= set(STRENGTHS)
+    True
+    """
+    if not claim.scale:
+        return "many" if any(f.scale == "exact" for f in claim.findings) else "few"
+    least = min(f.asked for f in claim.findings if f.scale == claim.scale)
+    return "few" if least < PLACES else "some" if least < AGREEING else "many"
+
+
+def _filter(claims: list[Claim]) -> str:
+    """Write the form that the page's script shows and obeys; without it all claims are there."""
+    verdicts = {_class(v): v for v in VERDICTS if any(claim.verdict == v for claim in claims)}
+    keys = dict.fromkeys(key for claim in claims for key in claim.paper.split(","))
+    by = {f"lipkit-by-{key}": SHORT.get(key, key) for key in keys}
+    return f"""```{{raw}} html
+<form class="lipkit-filter" role="search" aria-label="Filter the claims" hidden>
+<label>Verdict {_select("verdict", verdicts)}</label>
+<label>Paper {_select("paper", by)}</label>
+<label>Text <input type="search" name="text" placeholder="words of a claim"></label>
+<button type="button">Open all</button>
+<output aria-live="polite"></output>
+</form>
+```
+"""
+
+
+def _select(name: str, options: dict[str, str]) -> str:
+    rows = "".join(
+        f'<option value="{v}">{html.escape(text)}</option>' for v, text in options.items()
+    )
+    return f'<select name="{name}"><option value="">all</option>{rows}</select>'
+
+
+def _class(verdict: str) -> str:
+    return f"lipkit-is-{verdict.replace(' ', '-')}"
 
 
 def _badges(claims: list[Claim]) -> str:
@@ -133,35 +179,34 @@ def _badge(verdict: str, text: str) -> str:
 
 
 def _claim(claim: Claim) -> str:
+    """Write a claim as a block to open: its verdict and sentence outside, the evidence inside."""
+    by = " ".join(f"lipkit-by-{key}" for key in claim.paper.split(","))
     lines = [
         f"({claim.id.lower()})=",
-        "::::{div} lipkit-note",
-        f"**{claim.id}** {_badge(claim.verdict, claim.verdict)}{_at_scale(claim)}",
+        f"::::{{dropdown}} {_badge(claim.verdict, claim.verdict)} **{claim.id}** {claim.says}",
+        f":class-container: lipkit-claim {_class(claim.verdict)} {by}",
         "",
-        f"{claim.says} {{cite}}`{claim.paper}`, {claim.where}.",
+        f"{{cite}}`{claim.paper}`, {claim.where}.{_at_scale(claim)}",
         "",
     ]
     if claim.why_not:
         lines += [f"*Not tested.* {claim.why_not}", ""]
     if claim.untested:
         lines += [f"*Not tested:* {'; '.join(claim.untested)}.", ""]
-    waiting: dict[str, dict[str, None]] = defaultdict(dict)  # of each scale, its grids once each
-    for f in claim.findings:
-        if f.verdict == "not yet run":
-            waiting[f.scale][f"`{f.source}`"] = None
-    rest = [
-        f"Not yet run at {scale} scale: {', '.join(grids)}." for scale, grids in waiting.items()
-    ]
     asked = [f for f in claim.findings if f.verdict != "not yet run"]
     if asked:
-        found = Counter(f.verdict for f in asked if f.scale != "printed")
-        parts = ", ".join(f"{number} {verdict}" for verdict, number in found.most_common())
-        lines += [f":::{{dropdown}} Parts: {parts or 'only in print'}"]
         lines += ["| part | difference ± noise | places | verdict |", "|---|---|---|---|"]
-        lines += [*map(_row, asked), "", *rest, ":::", ""]
-    else:
-        lines += [*rest, ""]
-    return "\n".join([*lines, "::::", ""])
+        lines += [*map(_row, asked), ""]
+    return "\n".join([*lines, *_waiting(claim), "", "::::", ""])
+
+
+def _waiting(claim: Claim) -> list[str]:
+    """Name the grids that were not run, by scale."""
+    grids: dict[str, dict[str, None]] = defaultdict(dict)  # of each scale, its grids once each
+    for f in claim.findings:
+        if f.verdict == "not yet run":
+            grids[f.scale][f"`{f.source}`"] = None
+    return [f"Not yet run at {scale} scale: {', '.join(own)}." for scale, own in grids.items()]
 
 
 def _at_scale(claim: Claim) -> str:
@@ -170,8 +215,11 @@ def _at_scale(claim: Claim) -> str:
         return ""
     ours, theirs = claim.settings(claim.scale), claim.settings("paper")
     if not theirs or ours == theirs:
-        return f" at {claim.scale} scale"
-    return f" at {claim.scale} scale: {'; '.join(ours)}. In the paper: {'; '.join(theirs)}."
+        return f" The verdict is of {claim.scale} scale."
+    return (
+        f" The verdict is of {claim.scale} scale: {'; '.join(ours)}. "
+        f"In the paper: {'; '.join(theirs)}."
+    )
 
 
 def _row(f: Finding) -> str:
@@ -192,18 +240,26 @@ def sentence(statement: Statement) -> str:
     """Say a statement in words.
 
     >>> print(sentence(Statement("ticket.oracle", ">", "dense.oracle", -0.2)))
-    The best PSNR of *ticket* is above that of *dense* less 0.2
+    The best PSNR of *ticket* is no more than 0.2 dB below that of *dense*
     """
     left, plus = _words(statement.left), statement.plus
     right = _words(statement.right)
+    unit = " dB" if "PSNR" in left else ""
+    if not isinstance(statement.right, str):
+        right += unit
     name = left.rpartition(" of *")[0]
     if name and right.startswith(f"{name} of *"):
         right = "that" + right.removeprefix(name)
     left = left[0].upper() + left[1:] if left.startswith("the ") else left
+    size = f"{abs(plus):g}{unit}"
     if statement.sign == "~":
-        return f"{left} is within {plus:g} of {right}"
-    more = f" {'plus' if plus > 0 else 'less'} {abs(plus):g}" if plus else ""
-    return f"{left} is {'above' if statement.sign == '>' else 'below'} {right}{more}"
+        return f"{left} is within {size} of {right}"
+    above = statement.sign == ">"
+    if not plus:
+        return f"{left} is {'above' if above else 'below'} {right}"
+    if (plus > 0) == above:
+        return f"{left} is more than {size} {'above' if above else 'below'} {right}"
+    return f"{left} is no more than {size} {'below' if above else 'above'} {right}"
 
 
 def _words(token: str | float) -> str:
@@ -225,83 +281,3 @@ def _words(token: str | float) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
-
-
-def comparison_page(book: Path) -> str:
-    """Write the papers' tables beside our records as Markdown."""
-    records = Records(book / "records")
-    grids = [Grid.load(path) for path in sorted((book / "grids").glob("*.toml"))]
-    return COMPARISON_HEAD + "\n".join(_section(grid, records) for grid in grids)
-
-
-def _section(grid: Grid, records: Records) -> str:
-    found = [record for p in grid.points if (record := records.get(p.experiment))]
-    devices = sorted({record["device"] for record in found})
-    where = f" on {', '.join(devices)}" if devices else ""
-    state = f"{len(found)} of {len(grid.points)} recorded{where}"
-    lines = [f"## {grid.title}", "", grid.about, ""]
-    lines += [f"Grid `{grid.name}`, {grid.scale} scale: {state}.", ""]
-    if found:
-        theirs = [name for name in ("paper", "code") if getattr(grid, name)]
-        head = ["where", "method", *theirs, "at the end", "stopped", "oracle", "weights", "seeds"]
-        lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-        lines += ["| " + " | ".join(row) + " |" for row in _rows(grid, records)]
-        lines += [""]
-    return "\n".join(lines)
-
-
-def _rows(grid: Grid, records: Records) -> Iterator[list[str]]:
-    groups, _ = grouped(grid, records, {})
-    points = {(place_without_seed(p), p.arm): p for p in grid.points}
-    luma = "_y" if grid.paper.get("number", "").endswith("_y") else ""
-    for place, arms in groups.items():
-        for arm in (a for a in grid.arms if a in arms):
-            point = points[place, arm]
-            ours = [record["numbers"] for record in arms[arm]]
-            row = [", ".join(f"{v}" for _, v in place) or point.experiment.image, arm]
-            if grid.paper:
-                row.append(printed(grid, arm, point))
-            if grid.code:
-                row.append(printed_by_code(grid, arm))
-            end = "accuracy" if "accuracy" in ours[0] else "last"
-            row += [_spread(ours, name) for name in (end, f"stopped{luma}", f"oracle{luma}")]
-            yield [*row, f"{fmean(numbers['weights'] for numbers in ours):,.0f}", str(len(ours))]
-
-
-def _spread(ours: list[dict[str, float]], name: str) -> str:
-    values = [numbers[name] for numbers in ours if numbers.get(name) is not None]
-    if not values:
-        return ""
-    spread = f"\u00a0±\u00a0{stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{fmean(values):.2f}{spread}"
-
-
-def printed(grid: Grid, arm: str, point: Point) -> str:
-    """Look up the paper's number for an arm at a place of the grid, if there is one."""
-    paper = grid.paper
-    density = point.place.get("density", 1)
-    column = paper.get("columns", {}).get(arm, paper.get("column"))
-    if column is None:
-        return ""
-    column = column.format(**point.place, sparsity=f"{100 - 100 * density:.0f}")
-    label = paper.get("rows", {}).get(arm, arm)
-    if "row" in paper:
-        short = str(getattr(point.experiment, paper["row"])).split("/")[-1]
-        label = paper.get("labels", {}).get(short, short.capitalize())
-    only = paper.get("only", {})
-    for row in papers.rows(paper["table"]):
-        title = next(value for name, value in row.items() if name not in only)
-        if title == label and all(row[name] == value for name, value in only.items()):
-            if paper.get("mse"):  # of pictures from -1 to 1
-                return f"{-10 * math.log10(row[column] / 4):.2f}"
-            return f"{row[column]}"
-    return ""
-
-
-def printed_by_code(grid: Grid, arm: str) -> str:
-    """Look up what the published programs print for an arm, if anything."""
-    if arm not in grid.code:
-        return ""
-    name, label, column = grid.code[arm]
-    found = [row[column] for row in papers.rows(name) if label in row.values()]
-    return f"{found[0]}" if found else ""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Error, FileError
-from . import evidence
+from . import comparison, evidence
 from .api import api_page
 from .runs import Run, failed, files_below
 from .status import status_page
@@ -27,7 +27,7 @@ KEY_FILE = ".book-key"  # in a rendered book: what it was made from
 INCLUDED = ("CHANGELOG.md",)  # pages outside book/ that a page of the book includes
 FROM_RECORDS = {  # of books that have a ledger of claims
     "book/claims.md": evidence.claims_page,
-    "book/comparison.md": evidence.comparison_page,
+    "book/comparison.md": comparison.comparison_page,
     "book/_generated/badges.md": evidence.badges,
 }
 

@@ -28,6 +28,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+TALLEST = 10_000  # pixels of a page of evidence, at the width of a desktop
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
@@ -216,3 +217,73 @@ def test_links_between_pages_lead_somewhere(smoke_book):
             if not (page.parent / link).exists():
                 broken.append(f"{page.relative_to(smoke_book)}: {link}")
     assert broken == []
+
+
+@pytest.mark.parametrize("name", ["book/claims", "book/comparison"])
+def test_pages_of_evidence_are_no_endless_scroll(browser, address, name):
+    with Visit(browser, f"{address}/{name}.html", address) as v:
+        height = v.page.evaluate("() => document.documentElement.scrollHeight")
+        assert height < TALLEST, "fold what is new"
+
+
+def shown_claims(page) -> list[str]:
+    """The first words of the claims that the filter leaves."""
+    found = page.locator("details.lipkit-claim > summary").all()
+    return [one.inner_text() for one in found if one.is_visible()]
+
+
+def test_claims_are_filtered_by_keyboard(visit):
+    with visit("book/claims") as v:
+        page = v.page
+        everything = shown_claims(page)
+        assert f"{len(everything)} of {len(everything)}" in page.locator("output").inner_text()
+        page.locator(".lipkit-filter select[name=verdict]").focus()
+        page.keyboard.press("ArrowDown")
+        verdict = page.locator("select[name=verdict] option:checked").inner_text()
+        some = shown_claims(page)
+        assert 0 < len(some) < len(everything)
+        assert some == [text for text in everything if text.startswith(verdict)]
+        assert page.locator(".lipkit-map a.lipkit-out").count() == len(everything) - len(some)
+        page.keyboard.press("ArrowUp")
+        page.keyboard.press("Tab")
+        page.keyboard.press("o")  # the paper that begins with it
+        own = shown_claims(page)
+        assert own == [text for text in everything if "C-OES" in text]
+        page.keyboard.press("Tab")
+        page.keyboard.type("RANDOM mask")
+        assert 0 < len(shown_claims(page)) < len(own)
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")  # open all
+        opened = page.locator("details.lipkit-claim[open]").count()
+        assert opened == len(shown_claims(page))
+        assert v.complaints == []
+
+
+def test_a_link_to_a_claim_opens_it(visit):
+    with visit("book/claims") as v:
+        square = v.page.locator(".lipkit-map a").last
+        name = square.get_attribute("href").removeprefix("#")
+        square.focus()
+        v.page.keyboard.press("Enter")
+        opened = v.page.locator("details.lipkit-claim[open]")
+        opened.wait_for()
+        assert name.upper() in opened.locator("summary").inner_text()
+        v.page.locator("select[name=verdict]").select_option(index=1)
+        v.page.goto(f"{v.page.url.partition('#')[0]}#c-lip-01")
+        v.page.wait_for_timeout(200)
+        assert v.page.locator("details.lipkit-claim[open]:visible").first.is_visible()
+        assert v.complaints == []
+
+
+def test_without_script_every_claim_is_there(browser, address):
+    url = f"{address}/book/claims.html"
+    with Visit(browser, url, address) as v:
+        everything = len(shown_claims(v.page))
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(url)
+    assert len(shown_claims(page)) == everything
+    assert not page.locator(".lipkit-filter").is_visible()
+    page.locator("details.lipkit-claim > summary").first.click()
+    assert page.locator("details.lipkit-claim[open] table").first.is_visible()
+    context.close()

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 import lipkit as lk
+from lipkit.book import comparison, site
 from lipkit.book import evidence as pages
-from lipkit.book import site
-from lipkit.lab import claims, papers
+from lipkit.lab import claims, papers, verify
 from lipkit.lab.experiment import Experiment
 from lipkit.lab.grid import Grid
 from lipkit.lab.paths import data_folder
@@ -291,16 +291,19 @@ def test_pages_show_numbers_and_nothing_that_was_not_run(book):
     keep(book, "paper", DENSE | AHEAD)
     judged(book, BETTER)
     page = pages.claims_page(book)
-    assert "{bdg-success}`reproduced` at paper scale" in page and "(c-1)=" in page
-    part = "| The last PSNR of *sparse* is above that of *dense* plus 1 (`paper`, paper scale) |"
+    assert "{dropdown} {bdg-success}`reproduced` **C-1** so.\n" in page and "(c-1)=" in page
+    assert "The verdict is of paper scale" in page
+    said = "The last PSNR of *sparse* is more than 1 dB above that of *dense*"
+    part = f"| {said} (`paper`, paper scale) |"
     assert f"{part} 2 ± 0 (22 beside 20) | 3 (2 seeds each); true in 3 | holds |" in page
     assert "Not yet run at laptop scale: `laptop`.\n" in page
-    shown = pages.comparison_page(book)
+    shown = comparison.comparison_page(book)
     assert "Grid `paper`, paper scale: 12 of 12 recorded on cpu." in shown
     row = "| coffee | sparse | 27.45 |  | 22.00 ± 0.00 | 20.00 ± 0.00 | 21.00 ± 0.00 | 5 | 2 |"
     assert row in shown.replace("\u00a0", " ")
     assert "| coffee | dense | 21.21 | 22.28 | 20.00" in shown
-    assert "Grid `laptop`, laptop scale: 0 of 12 recorded." in shown
+    assert "Not yet run: 1 grid\n" in shown
+    assert "grid `laptop`, laptop scale, 0 of 12 recorded. Two arms." in shown
     assert pages.badges(book) == "{bdg-success}`1 reproduced at paper scale`\n"
 
 
@@ -308,14 +311,81 @@ def test_the_page_has_a_map_of_all_verdicts_and_says_how_settings_differ(book):
     keep(book, "laptop", DENSE | AHEAD)
     judged(book, BETTER)
     page = pages.claims_page(book)
-    square = '<a href="#c-1" title="C-1, reproduced: so."><b class="lipkit-success">✓</b></a>'
+    sign = '<b class="lipkit-success lipkit-some">✓</b>'
+    square = f'<a href="#c-1" title="C-1, reproduced: so.">{sign}</a>'
     assert square in page and page.index(square) < page.index("## Lottery image priors")
-    assert '<b class="lipkit-danger">✗</b> not reproduced: 0' in page
+    assert '<b class="lipkit-danger lipkit-many">✗</b> not reproduced: 0' in page
     assert "laptop scale: 32 pixels, 3000 steps. In the paper: 64 pixels, 3000 steps." in page
     everything = pages.claims_page(BOOK)
     for claim in claims.ledger(BOOK):
         name = claim.id.lower()
         assert f'<a href="#{name}"' in everything and f"({name})=" in everything
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("a.oracle", ">", "b.oracle"), "best PSNR of *a* is above that of *b*"),
+        (("a.oracle", "<", "b.oracle", -1), "best PSNR of *a* is more than 1 dB below that of *b*"),
+        (
+            ("a.oracle", "<", "b.oracle", 1),
+            "best PSNR of *a* is no more than 1 dB above that of *b*",
+        ),
+        (("a.last", ">", "b.last", 1), "last PSNR of *a* is more than 1 dB above that of *b*"),
+        (("a.last", ">", "b.last", -1), "last PSNR of *a* is no more than 1 dB below that of *b*"),
+        (("a.last", "~", "b.last", 1), "last PSNR of *a* is within 1 dB of that of *b*"),
+        (("a.last", "<", 16), "last PSNR of *a* is below 16 dB"),
+        (("a.loss", "<", 0.1), "last loss of *a* is below 0.1"),
+    ],
+)
+def test_statements_are_sentences(given, said):
+    assert pages.sentence(claims.Statement(*given)) == f"The {said}"
+
+
+def test_the_map_is_stronger_where_more_places_were_asked(book):
+    assert pages.strength(judged(book, BETTER)) == "few"
+    keep(book, "laptop", DENSE | AHEAD)
+    assert pages.strength(judged(book, BETTER)) == "some"
+    assert pages.strength(judged(book, BETTER, at={"image": ["coffee", "moon"]})) == "few"
+
+
+def test_every_claim_can_be_filtered_by_what_the_form_offers():
+    page = pages.claims_page(BOOK)
+    offered = {*re.findall(r'<option value="(\S+)">', page)}
+    worn = re.findall(r":class-container: lipkit-claim (.+)", page)
+    found = claims.ledger(BOOK)
+    assert len(worn) == len(found)
+    assert {name for classes in worn for name in classes.split()} == offered
+    for claim, classes in zip(sorted(found, key=lambda c: page.index(f"({c.id.lower()})=")), worn,
+                              strict=True):  # fmt: skip
+        by = [f"lipkit-by-{key}" for key in claim.paper.split(",")]
+        assert classes.split() == ["lipkit-is-" + claim.verdict.replace(" ", "-"), *by]
+
+
+def test_the_comparison_says_whether_records_repeat(book):
+    keep(book, "paper", DENSE | AHEAD)
+    shown = comparison.comparison_page(book)
+    assert "**Not known here:**" in shown and "repeated records hold" not in shown
+    records = Records(book / "records")
+    one, two = records.all[:2]
+    for record in (one, two):
+        record |= {"threads": 1, "processor": "a", "commit": "0123456789ab"}
+    moved = two | {"numbers": two["numbers"] | {"last": two["numbers"]["last"] - 5}}
+    moved |= {"processor": "b", "search_seconds": 0}
+    repeats = [verify.Repeat(one, one, {}), verify.Repeat(two, moved, {})]
+    verify.save(repeats, records, seed=7, limit="3m", left_out=4)
+    shown = comparison.comparison_page(book)
+    assert "**Not known here:**" not in shown
+    assert "**1 of 2** repeated records hold: drawn with seed 7" in shown
+    assert "at most 3m; 4 were left out" in shown
+    assert "1 of them on the kind of machine" in shown.replace("\n", " ")
+    assert shown.count("| holds |") == 5 and shown.count("| -5 | 1 | **differs** |") == 1
+    assert "| `paper`, " in shown
+    failed = one | {"status": "failed", "reason": "out of | memory", "numbers": {}}
+    verify.save([verify.Repeat(one, failed, {})], records, seed=7, limit="3m", left_out=0)
+    shown = comparison.comparison_page(book)
+    assert "**0 of 1**" in shown and "left out" not in shown
+    assert "failed: out of / memory |" in shown
 
 
 def test_every_comparison_of_the_book_finds_its_printed_number():
@@ -324,9 +394,9 @@ def test_every_comparison_of_the_book_finds_its_printed_number():
         columns = grid.paper.get("columns", dict.fromkeys(grid.arms) if grid.paper else {})
         for point in grid.points:
             if point.arm in columns:
-                assert re.fullmatch(r"\d+\.\d+", pages.printed(grid, point.arm, point)), point
+                assert re.fullmatch(r"\d+\.\d+", comparison.printed(grid, point.arm, point)), point
         for arm in grid.code:
-            assert pages.printed_by_code(grid, arm)
+            assert comparison.printed_by_code(grid, arm)
 
 
 def test_a_book_with_a_ledger_gets_its_pages(book, tmp_path):
@@ -337,7 +407,7 @@ def test_a_book_with_a_ledger_gets_its_pages(book, tmp_path):
     site.stage(tmp_path / "with", [], tmp_path / "staged")
     staged = {p.name: p.read_text() for p in (tmp_path / "staged" / "book").rglob("*.md")}
     assert staged["claims.md"] == pages.claims_page(book)
-    assert staged["comparison.md"] == pages.comparison_page(book)
+    assert staged["comparison.md"] == comparison.comparison_page(book)
     assert staged["badges.md"] == "{bdg-light}`1 not yet run`\n"
 
 
