@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import bands
 from .runs import Run
 
 HEAD = """# Status
@@ -18,9 +19,20 @@ by the build from what the chapters reported, on the machine that made it.
 TAIL = """
 *Seconds* are those of the chapter's cells, from its parameters to its last line. *Peak memory* is
 the most that its process held at once, PyTorch itself included. *Checks* are the
-chapter's equalities and laws, which must hold or the chapter stops, and its numeric bands, which
-hold on the machines where the book was tried; at the smoke profile pictures are too small for most
-bands to mean anything, and such numbers are shown but not judged.
+chapter's equalities and laws, which must hold or the chapter stops, and its numeric bands; at the
+smoke profile pictures are too small for most bands to mean anything, and such numbers are shown but
+not judged.
+"""
+
+CALIBRATED = """
+## What the bands rest on
+
+A band says where a number fell when the chapter was run on other machines, real or imitated: with
+noise of a rounding's size on what is measured, other threads, and other last bits of convolutions.
+It needs {fewest} runs of the chapter as it is now; until then its numbers are shown and not judged.
+
+| Chapter | Runs | Machines | Processors |
+|---|---:|---:|---|
 """
 
 MISSED = """
@@ -36,7 +48,7 @@ def status_page(runs: list[Run]) -> str:
     """Write the Markdown of the status page."""
     records = {run.chapter.name: run.record() or {} for run in runs}
     rows = "".join(_row(run, records[run.chapter.name]) for run in runs)
-    return HEAD + rows + TAIL + _missed(runs) + _versions(records)
+    return HEAD + rows + TAIL + _missed(runs) + _calibrated(runs) + _versions(records)
 
 
 def _link(name: str) -> str:
@@ -66,6 +78,19 @@ def _missed(runs: list[Run]) -> str:
         f"- {_link(run.chapter.name)}: {_cell(check)}\n" for run in runs for check in run.missed()
     ]
     return MISSED + "".join(lines) if lines else ""
+
+
+def _calibrated(runs: list[Run]) -> str:
+    """Say what the bands of each chapter rest on."""
+    lines = []
+    for run in runs:
+        found = [one for one in bands.valid() if one["chapter"] == run.chapter.name]
+        machines = {one["machine"] for one in found}
+        processors = sorted({one["processor"] for one in found})
+        enough = str(len(found)) if len(found) >= bands.FEWEST else f"{len(found)}, too few yet"
+        cells = [_link(run.chapter.name), enough, str(len(machines)), ", ".join(processors) or "–"]
+        lines.append("| " + " | ".join(cells) + " |\n")
+    return CALIBRATED.format(fewest=bands.FEWEST) + "".join(lines)
 
 
 def _cell(text: str) -> str:
