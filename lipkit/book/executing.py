@@ -1,17 +1,21 @@
 """Execute chapters with papermill, each in a process of its own, several at a time.
 
-Papermill writes to a side file, which is moved into place only when the run has succeeded.
+Papermill writes to a side file, which is moved into place only when the run has succeeded. However
+this process ends, the chapters end with it: it stops them where it can, and on Linux the system
+does where it cannot.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ..errors import FileError
@@ -21,6 +25,7 @@ from .runs import Run
 SAY_EVERY = 15.0  # seconds between two lines about the same chapter
 STOP_WITHIN = 20.0  # seconds that an interrupted run has to end by itself
 KEEP_RUNS = 6  # of each chapter in the cache
+PR_SET_PDEATHSIG = 1  # of Linux
 
 
 @dataclass
@@ -44,21 +49,46 @@ def execute(runs: list[Run], jobs: int, say: Callable[[str], None]) -> None:
             say(f"{run.chapter.name}: unchanged, the result of an earlier run is used")
     jobs = max(1, min(jobs, len(todo)))
     working: list[Job] = []
+    with _ended_as_by_ctrl_c():
+        try:
+            while todo or working:
+                while todo and len(working) < jobs:
+                    working.append(_begin(todo.pop(0), jobs))
+                    say(f"{working[-1].run.chapter.name}: started")
+                time.sleep(0.2)
+                for job in list(working):
+                    if job.process.poll() is None:
+                        _say_progress(job, say)
+                    else:
+                        working.remove(job)
+                        _end(job, say)
+        finally:
+            for job in working:  # we were interrupted
+                stop(job)
+
+
+@contextlib.contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """Let a closed terminal, `timeout` or a scheduler end us as Ctrl-C does, chapters included."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may ask
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {name: signal.signal(name, interrupt) for name in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        while todo or working:
-            while todo and len(working) < jobs:
-                working.append(_begin(todo.pop(0), jobs))
-                say(f"{working[-1].run.chapter.name}: started")
-            time.sleep(0.2)
-            for job in list(working):
-                if job.process.poll() is None:
-                    _say_progress(job, say)
-                else:
-                    working.remove(job)
-                    _end(job, say)
+        yield
     finally:
-        for job in working:  # we were interrupted
-            stop(job)
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+def _end_with_parent() -> None:
+    """Ask the system, where it can, to end this process when its parent is no more."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _begin(run: Run, jobs: int) -> Job:
@@ -81,6 +111,7 @@ def _begin(run: Run, jobs: int) -> Job:
             stderr=subprocess.STDOUT,
             env=_environment(jobs),
             start_new_session=True,  # Ctrl-C comes to us, and from us, once
+            preexec_fn=_end_with_parent,
         )
     return Job(run, process)
 
