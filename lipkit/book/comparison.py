@@ -118,7 +118,7 @@ def _repeated(kept: dict[str, Any] | None) -> str:
 
 
 def _repeat_rows(one: dict[str, Any]) -> Iterator[str]:
-    """Write a line for each number of a record that was repeated."""
+    """Write a line for each number of a record that was repeated; the first names the record."""
     where = f"`{one['grid']}`, {one['arm']}: " if "grid" in one else ""
     name = f"{where}{one['what']}"
     for number, found in one["numbers"].items():
@@ -126,8 +126,9 @@ def _repeat_rows(one: dict[str, Any]) -> Iterator[str]:
         digits = ["" if found[key] is None else f"{found[key]:.6g}" for key in keys]
         verdict = "holds" if found["holds"] else "**differs**"
         yield f"| {name} | {number} | {' | '.join(digits)} | {verdict} |"
+        name = ""  # once is enough
     if one["reason"] and not any(found["repeated"] for found in one["numbers"].values()):
-        yield f"| {name} | | | | | | failed: {' '.join(one['reason'].split()).replace('|', '/')} |"
+        yield f"| | | | | | | failed: {' '.join(one['reason'].split()).replace('|', '/')} |"
 
 
 def _rows(grid: Grid, records: Records) -> Iterator[list[str]]:

@@ -380,7 +380,7 @@ def test_the_comparison_says_whether_records_repeat(book):
     assert "at most 3m; 4 were left out" in shown
     assert "1 of them on the kind of machine" in shown.replace("\n", " ")
     assert shown.count("| holds |") == 5 and shown.count("| -5 | 1 | **differs** |") == 1
-    assert "| `paper`, " in shown
+    assert shown.count("| `paper`, ") == 2  # each record is named once
     failed = one | {"status": "failed", "reason": "out of | memory", "numbers": {}}
     verify.save([verify.Repeat(one, failed, {})], records, seed=7, limit="3m", left_out=0)
     shown = comparison.comparison_page(book)
@@ -417,3 +417,20 @@ def test_where_losses_begin_to_rise_is_counted_from_the_best_round():
     assert claims.number_of({"rounds": rounds}, "rise") == 1  # the round after the best
     assert claims.number_of({"rounds": rounds[:4]}, "rise") is None  # one rise is none
     assert claims.number_of({"rounds": []}, "rise") is None
+
+
+def test_prose_counts_neither_records_nor_claims():
+    """Such numbers grow old: pages that are made from the data have them."""
+    words = r"records|claims|grids|experiments|verdicts|reproduced|undecided"
+    pages_of_prose = [*BOOK.glob("*.md"), *(BOOK.parent / n for n in ("README.md", "CHANGELOG.md"))]
+    assert len(pages_of_prose) > 5
+    for path in pages_of_prose:
+        assert re.findall(rf"\b[0-9][0-9,]* (?:{words})\b", path.read_text()) == [], path.name
+
+
+def test_the_page_of_sweeps_states_what_a_repeated_record_may_differ_by():
+    text = " ".join((BOOK / "sweeps.md").read_text().split())
+    dB, part = verify.ALONE["last"], verify.ALONE["accuracy"]
+    assert f"{verify.LEAST * dB:g} dB in any case" in text
+    assert f"{dB:g} dB is allowed ({part:g} of an accuracy, and {verify.LEAST * part:g}" in text
+    assert {1: "once", 2: "twice", 3: "three times"}[verify.SPREADS] + " the spread" in text
