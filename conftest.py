@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent
-pytest_plugins = ["tests.chapters.shared_outputs"]  # what nbval compares marked cells with
 
 os.environ["LIPKIT_PROFILE"] = "smoke"
 os.environ["TQDM_DISABLE"] = "1"
