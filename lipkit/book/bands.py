@@ -3,8 +3,8 @@
 `book/_data/bands.jsonl` has a line for every execution of a chapter on a machine, imitated or real,
 with the numbers that the chapter handed to `Chapter.band`; `python -m lipkit.book.calibrate` makes
 them. A band is where the next one is expected with a probability of 99.9 %, if the numbers scatter
-normally. Runs of another source than the chapter has now count no more. No two bands of the book
-share a name.
+normally. Each profile has its own. Runs of another source than the chapter has now count no more.
+No two bands of the book share a name.
 """
 
 from __future__ import annotations
@@ -39,16 +39,40 @@ class Band(NamedTuple):
         return f"band {self.low:.4g} to {self.high:.4g} of {self.runs} runs"
 
 
-def find(name: str) -> Band | None:
+def find(name: str, profile: str = "laptop") -> Band | None:
     """Return the band of a number by its name; None where too few runs are known.
 
     >>> find("a number that no chapter has") is None
     True
     """
-    folder = data_folder()
+    found = _values(profile).get(name, ())
+    return band_of(list(found)) if len(found) >= FEWEST else None
+
+
+def count(name: str, profile: str = "laptop") -> int:
+    """Count the runs that measured a number, be they enough for a band or not.
+
+    >>> count("a number that no chapter has")
+    0
+    """
+    return len(_values(profile).get(name, ()))
+
+
+def _values(profile: str) -> dict[str, tuple[float, ...]]:
+    folder = _folder()
+    if folder is None:
+        return {}
     path = folder / FILE
     stamp = path.stat().st_mtime_ns if path.is_file() else 0
-    return _bands(folder, stamp).get(name)
+    return _read(folder, stamp, profile)
+
+
+def _folder() -> Path | None:
+    """Find the book's data; a book without any, and a chapter far from its book, have no bands."""
+    try:
+        return data_folder()
+    except FileError:
+        return None
 
 
 def band_of(values: list[float]) -> Band:
@@ -72,14 +96,16 @@ def digest(chapter: Path) -> str:
     return hashlib.sha256(ast.dump(ast.parse(code)).encode()).hexdigest()[:16]
 
 
-def valid(folder: Path | None = None) -> list[dict[str, Any]]:
-    """Return the runs of the chapters as they are now.
+def valid(folder: Path | None = None, profile: str = "laptop") -> list[dict[str, Any]]:
+    """Return the runs at a profile of the chapters as they are now.
 
     >>> all(run["numbers"] for run in valid())
     True
     """
-    folder = data_folder() if folder is None else folder
-    found = runs(folder)
+    folder = folder or _folder()
+    if folder is None:
+        return []
+    found = [run for run in runs(folder) if run["profile"] == profile]
     chapters = folder.parents[1] / "notebooks"
     sources = {name: chapters / f"{name}.ipynb" for name in {run["chapter"] for run in found}}
     now = {name: digest(path) for name, path in sources.items() if path.is_file()}
@@ -92,8 +118,9 @@ def runs(folder: Path | None = None) -> list[dict[str, Any]]:
     >>> all("chapter" in run and "numbers" in run for run in runs())
     True
     """
-    path = (data_folder() if folder is None else folder) / FILE
-    if not path.is_file():
+    folder = folder or _folder()
+    path = folder / FILE if folder else None
+    if path is None or not path.is_file():
         return []
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -102,9 +129,9 @@ def runs(folder: Path | None = None) -> list[dict[str, Any]]:
 
 
 @functools.lru_cache(maxsize=4)
-def _bands(folder: Path, _stamp: int) -> dict[str, Band]:
+def _read(folder: Path, _stamp: int, profile: str) -> dict[str, tuple[float, ...]]:
     values: dict[str, list[float]] = defaultdict(list)
-    for run in valid(folder):
+    for run in valid(folder, profile):
         for name, value in run["numbers"].items():
             values[name].append(value)
-    return {name: band_of(found) for name, found in values.items() if len(found) >= FEWEST}
+    return {name: tuple(found) for name, found in values.items()}

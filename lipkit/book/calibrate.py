@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -19,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Error
-from ..formats.atomic import alone
 from ..lab.paths import find_root
-from ..lab.records import commit
+from ..lab.records import append, commit
 from ..workers import processor_name
 from . import bands, machines, notebooks
 from .notebooks import ChapterFile
@@ -55,7 +55,7 @@ def calibrate(
                 failed.append(f"{chapter.name}, machine {number}: {problem}")
                 say(failed[-1])
                 continue
-            _append(path, about | measured)
+            append(path, about | measured)
             say(f"{chapter.name}, machine {number}: {len(measured['numbers'])} numbers")
     return failed
 
@@ -81,19 +81,16 @@ def _run(chapter: ChapterFile, number: int, profile: str, root: Path) -> dict[st
         raise Error(lines[-1] if lines else f"ended with {done.returncode}")
     (result,) = json.loads(done.stdout)
     checks = result["record"]["checks"]
+    numbers = {check["name"]: check["value"] for check in checks if "value" in check}
+    if endless := [name for name, value in numbers.items() if not math.isfinite(value)]:
+        raise Error(f"{endless[0]} is no number")
     return {
         "processor": processor_name(),
         "threads": int(environment.get("OMP_NUM_THREADS", os.cpu_count() or 1)),
         "commit": commit(),
         "seconds": result["record"]["seconds"],
-        "numbers": {check["name"]: check["value"] for check in checks if "value" in check},
+        "numbers": numbers,
     }
-
-
-def _append(path: Path, run: dict[str, Any]) -> None:
-    """Add a line; several programs may do so at once."""
-    with alone(path), path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(run, sort_keys=True) + "\n")
 
 
 def main() -> None:

@@ -107,13 +107,13 @@ class Chapter:
         not judged at smoke size  gain of the ticket: 1.25 dB
         """
         number = f"{float(value):.4g} {unit}".strip()
-        band = bands.find(name) if self._judged else None
+        profile = self._values["profile"]
+        band = bands.find(name, profile) if self._judged else None
         entry = {"name": name, "value": float(value), "ok": None, "detail": number}
         self._checks.append(entry)
         if band is None:
-            smoke = self._values["profile"] == "smoke"
-            reason = "not calibrated " if self._judged else "with changed parameters "
-            print("not judged", "at smoke size " if smoke else reason, f"{name}: {number}")
+            entry["why"] = self._why_not_judged(name)
+            print(f"{entry['why']}  {name}: {number}")
             return
         entry |= {"ok": band.low <= value <= band.high, "detail": f"{number}, {band}"}
         text = f"{name}: {entry['detail']}"
@@ -123,6 +123,13 @@ class Chapter:
         box = f"<b>Outside its band on this machine: {escape(text)}</b>"
         html = f'<div role="note" style="{_BOX}">{box}<br>What that means: {_MEANING}</div>'
         _show(f"outside its band on this machine  {text}", html)
+
+    def _why_not_judged(self, name: str) -> str:
+        profile = self._values["profile"]
+        if self._judged:
+            count = bands.count(name, profile)
+            return f"not calibrated yet ({count} run{'' if count == 1 else 's'})"
+        return f"not judged {'at smoke size' if profile == 'smoke' else 'with changed parameters'}"
 
     def say(self, text: str) -> None:
         """Show a sentence that was made of this run's numbers, as Markdown.

@@ -35,6 +35,13 @@ It needs {fewest} runs of the chapter as it is now; until then its numbers are s
 |---|---:|---:|---|
 """
 
+BANDS = """
+## Every band
+
+| Chapter | Number on this machine | Band |
+|---|---|---|
+"""
+
 MISSED = """
 ## Outside their bands on this machine
 
@@ -48,7 +55,8 @@ def status_page(runs: list[Run]) -> str:
     """Write the Markdown of the status page."""
     records = {run.chapter.name: run.record() or {} for run in runs}
     rows = "".join(_row(run, records[run.chapter.name]) for run in runs)
-    return HEAD + rows + TAIL + _missed(runs) + _calibrated(runs) + _versions(records)
+    about_bands = _missed(runs) + _calibrated(runs, records) + _bands(records)
+    return HEAD + rows + TAIL + about_bands + _versions(records)
 
 
 def _link(name: str) -> str:
@@ -80,17 +88,31 @@ def _missed(runs: list[Run]) -> str:
     return MISSED + "".join(lines) if lines else ""
 
 
-def _calibrated(runs: list[Run]) -> str:
-    """Say what the bands of each chapter rest on."""
+def _calibrated(runs: list[Run], records: dict[str, dict[str, Any]]) -> str:
+    """Say what the bands of each chapter rest on; of a smoke run, those of the laptop profile."""
     lines = []
     for run in runs:
-        found = [one for one in bands.valid() if one["chapter"] == run.chapter.name]
+        paper = records[run.chapter.name].get("profile") == "paper"
+        known = bands.valid(profile="paper" if paper else "laptop")
+        found = [one for one in known if one["chapter"] == run.chapter.name]
         machines = {one["machine"] for one in found}
         processors = sorted({one["processor"] for one in found})
         enough = str(len(found)) if len(found) >= bands.FEWEST else f"{len(found)}, too few yet"
         cells = [_link(run.chapter.name), enough, str(len(machines)), ", ".join(processors) or "–"]
         lines.append("| " + " | ".join(cells) + " |\n")
     return CALIBRATED.format(fewest=bands.FEWEST) + "".join(lines)
+
+
+def _bands(records: dict[str, dict[str, Any]]) -> str:
+    """Say of each band whether it was held, missed, or why it was not judged."""
+    lines = []
+    for chapter, record in records.items():
+        for check in record.get("checks", []):
+            if "value" in check:
+                said = {True: "held", False: "**missed**"}.get(check["ok"]) or check["why"]
+                text = _cell(f"{check['name']}: {check['detail']}")
+                lines.append(f"| {_link(chapter)} | {text} | {said} |\n")
+    return BANDS + "".join(lines) if lines else ""
 
 
 def _cell(text: str) -> str:

@@ -68,6 +68,7 @@ def test_a_missed_band_is_shown_and_listed_and_the_book_is_good(capsys, book):
     status = page(book, "book/status")
     assert "PSNR: 2.04 dB, band -2 to 2 of 8 runs" in status
     assert "1 passed, 1 outside the band" in status
+    assert "PSNR: 2.04 dB, band -2 to 2 of 8 runs missed" in status
 
     # the same book judged strictly: nothing runs again, and the missed band is a failure
     code, out, err = run(capsys, "book", "--strict", "--json")

@@ -9,6 +9,7 @@ import pytest
 
 import lipkit as lk
 from lipkit.book import bands, calibrate, notebooks
+from lipkit.book.status import _bands
 from tests.support.tiny_book import PARAMETERS, START, write_chapter
 
 END = 'p.band("tiny: gain", 1.25)\np.finish()'
@@ -71,10 +72,11 @@ def test_a_band_needs_six_runs_of_the_chapters_present_code(book, monkeypatch):
     monkeypatch.setattr(calibrate, "subprocess", SimpleNamespace(run=run))
     monkeypatch.setattr(calibrate, "commit", lambda: "0123456789ab")
     calibrate.calibrate(numbers=range(1, 6), root=book, say=str)
-    assert bands.find("tiny: gain") is None
+    assert bands.find("tiny: gain") is None and bands.count("tiny: gain") == 5
     calibrate.calibrate(numbers=[6], root=book, say=str)
     band = bands.find("tiny: gain")
     assert band.low < 1.0 < 1.2 < band.high < 2 and band.runs == 6
+    assert bands.find("tiny: gain", "paper") is None, "another size, another number"
     # a comment or a word of text changes nothing, a number does
     path = book / "notebooks" / "01_tiny.ipynb"
     before = bands.digest(path)
@@ -82,6 +84,47 @@ def test_a_band_needs_six_runs_of_the_chapters_present_code(book, monkeypatch):
     assert bands.digest(path) == before and bands.valid(book / "book" / "_data")
     write_chapter(path, PARAMETERS, START, END.replace("1.25", "1.5"))
     assert bands.digest(path) != before and bands.valid(book / "book" / "_data") == []
+
+
+def test_what_is_no_number_is_a_failure(book, monkeypatch):
+    monkeypatch.setattr(calibrate, "subprocess", SimpleNamespace(run=executed([float("nan")])))
+    failed = calibrate.calibrate(numbers=[1], root=book, say=str)
+    assert failed == ["01_tiny, machine 1: tiny: gain is no number"]
+    assert lines(book) == []
+
+
+def test_nothing_but_the_bands_is_left_beside_them(book, monkeypatch):
+    """What lies there is part of what a chapter's result depends on."""
+    before = {path.name for path in (book / "book" / "_data").iterdir()}
+    monkeypatch.setattr(calibrate, "subprocess", SimpleNamespace(run=executed([1.0])))
+    calibrate.calibrate(numbers=[1], root=book, say=str)
+    after = {path.name for path in (book / "book" / "_data").iterdir()}
+    assert after - before == {bands.FILE}
+
+
+def test_the_status_page_says_of_each_band_how_it_stands():
+    checks = [
+        {"name": "a law", "ok": True, "detail": "0"},
+        {"name": "gain", "ok": True, "value": 1.0, "detail": "1 dB, band 0 to 2 of 6 runs"},
+        {"name": "loss", "ok": False, "value": 3.0, "detail": "3 dB, band 0 to 2 of 6 runs"},
+        {"name": "new", "ok": None, "value": 5.0, "detail": "5 dB", "why": "not calibrated yet"},
+    ]
+    table = _bands({"01_tiny": {"checks": checks}}).split("|---|---|---|\n")[1]
+    link = "[](../notebooks/01_tiny.ipynb)"
+    assert table.splitlines() == [
+        f"| {link} | `gain: 1 dB, band 0 to 2 of 6 runs` | held |",
+        f"| {link} | `loss: 3 dB, band 0 to 2 of 6 runs` | **missed** |",
+        f"| {link} | `new: 5 dB` | not calibrated yet |",
+    ]
+
+
+def test_far_from_any_book_there_are_no_bands(monkeypatch):
+    def nowhere():
+        raise lk.FileError("no book found")
+
+    monkeypatch.setattr(bands, "data_folder", nowhere)
+    assert bands.runs() == bands.valid() == []
+    assert bands.find("gain") is None and bands.count("gain") == 0
 
 
 def test_a_damaged_file_is_named(book):

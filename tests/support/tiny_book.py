@@ -11,7 +11,7 @@ START = """import lipkit as lk
 p = lk.book.chapter.start(globals(), smoke={"size": 8}, laptop={"size": 16}, paper={"size": 32})"""
 BAND = (
     "from lipkit.book import bands\n"
-    "bands.find = lambda name: bands.Band(-2, 2, 8)\n"
+    "bands.find = lambda *_: bands.Band(-2, 2, 8)\n"
     'p.band("PSNR", 2.04)'
 )
 END = 'p.check("size", p.size > 1, str(p.size))\np.finish()'
