@@ -1,5 +1,6 @@
 # make book   execute the chapters on this machine and render the book
 # make test   run every test, each chapter at its smallest size included
+# make test-machines   the tests that compute, as on three other machines (all: TESTS=tests)
 # make lint   check the style of code and notebooks, and that no import looks up
 # make clean  remove what these made (make distclean: the virtual environment too)
 #
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help book test lint clean distclean
+.PHONY: help book test test-machines lint clean distclean
 .DEFAULT_GOAL := help
 
 help:
@@ -29,6 +30,14 @@ book: $(READY)
 test: $(READY)
 	@echo "== test: units, laws, chapters at the smoke profile, the rendered book in a browser"
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
+
+test-machines: $(READY)
+	@failed=""; for machine in $$($(BIN)/python -m lipkit.book.machines); do \
+	  echo "== test-machines: as on machine $$machine"; \
+	  env $$($(BIN)/python -m lipkit.book.machines $$machine) $(BIN)/python -m pytest \
+	    -n $(JOBS) --dist loadfile $(or $(TESTS),tests/core tests/engine tests/lab tests/laws) \
+	    || failed="$$failed $$machine"; done; \
+	test -z "$$failed" || { echo "tests failed on machine$$failed"; exit 1; }
 
 lint: $(READY)
 	@echo "== lint: style of code and notebooks"

@@ -5,6 +5,8 @@ starts:
 
     env $(python -m lipkit.book.machines 2) python -m pytest tests/core
 
+Without K it prints the numbers of the three on which `make test-machines` runs the tests.
+
 Each variable takes something away that this machine has, so that every machine can imitate all
 those that have less: threads, wide instructions in the libraries of convolutions (oneDNN), of
 products of matrices (MKL, OpenBLAS for NumPy), and in PyTorch itself, where "default" also draws
@@ -41,7 +43,7 @@ _LIST: list[dict[str, str]] = [
     {_THREADS: "2", _ONEDNN: "SSE41", _MKL: "SSE4_2", _NUMPY: "Nehalem"},
 ]
 NUMBERS = range(1, len(_LIST) + 1)
-FOR_TESTS = (1, 2, 4)  # the three on which `make test-machines` runs the tests
+FOR_TESTS = (1, 2, 4)
 CHANGES_BITS = (_ONEDNN, _TORCH, _MKL, _ANY_PROCESSOR, _NUMPY)
 
 
@@ -80,7 +82,10 @@ def in_force() -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> None:
-    """Print the variables of a machine in one line, as `env` takes them."""
+    """Print the variables of a machine in one line, as `env` takes them; else FOR_TESTS."""
+    if not arguments:
+        print(*FOR_TESTS)
+        return
     try:
         (word,) = arguments
         found = variables(int(word))

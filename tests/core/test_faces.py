@@ -64,9 +64,9 @@ def test_speed():
     lk.data.faces(64)
     seconds = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()  # of this process, whatever else runs
         lk.data.faces(64)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     assert min(seconds) < 64 / 150  # over a thousand a second when nothing else runs
 
 
