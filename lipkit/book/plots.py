@@ -6,6 +6,7 @@ Every function returns a matplotlib figure that draws itself in a notebook, in t
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -126,10 +127,9 @@ def curves(
         axes.annotate(text, (x, y), (0, 8), textcoords="offset points", ha="center", size=10)
     for text, y in (level or {}).items():
         axes.axhline(y, color=INK, linestyle=":", linewidth=1.2, alpha=0.8, label=f"_{text}")
-        place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
-        axes.annotate(text, (1, y), (-4, 3), ha="right", color=INK, size=9, **place)
     if not logx and all(float(v).is_integer() for line in axes.lines for v in line.get_xdata()):
         axes.xaxis.get_major_locator().set_params(integer=True)
+    _level_labels(axes, level or {})
     _end_labels(axes)
     return figure
 
@@ -326,6 +326,23 @@ def _zoom(axes: Axes, array: Any, zoom: tuple[int, int, int], cmap: str, limits:
     inset.imshow(detail, cmap=cmap, vmin=limits[0], vmax=limits[1])
     _frame(inset)
     inset.spines[:].set(color=COLORS["sparse"], linewidth=1.2)
+
+
+def _level_labels(axes: Axes, level: Mapping[str, float]) -> None:
+    """Name the lines across at their left ends, away from the names of the curves.
+
+    Above their lines, from the lowest up, and moved up where two would meet.
+    """
+    axes.get_ylim()  # lets pending limits take effect
+    to_axes = axes.transData - axes.transAxes
+    x, _ = axes.get_xlim()
+    heights = {text: 2.9 * 72 * to_axes.transform((x, y))[1] for text, y in level.items()}
+    floor = -math.inf
+    for text in sorted(level, key=heights.get):
+        floor = max(heights[text] + 3, floor + 11)
+        place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
+        offset = (4, floor - heights[text])
+        axes.annotate(text, (0, level[text]), offset, color=INK, size=9, **place)
 
 
 def _end_labels(axes: Axes) -> None:
