@@ -362,8 +362,13 @@ def _end_labels(axes: Axes) -> None:
     heights = [(2.9 * 72 * to_axes.transform(end)[1], line, end) for line, end in ends]
     heights.sort(key=lambda item: item[0], reverse=True)
     ceiling = 2.9 * 72 + 6
-    for height, line, end in heights:
+    tops = []
+    for height, _, _ in heights:
         ceiling = min(height, ceiling - 13)
-        offset = (6, ceiling - height)
+        tops.append(ceiling)
+    for i, lowest in enumerate(range(4, 4 + 13 * len(tops), 13), start=1):
+        tops[-i] = max(tops[-i], lowest)  # none below the axis, over its numbers
+    for (height, line, end), top in zip(heights, tops, strict=True):
+        offset = (6, top - height)
         style = {"va": "center", "color": line.get_color()}
         axes.annotate(line.get_label(), end, offset, textcoords="offset points", **style)

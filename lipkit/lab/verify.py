@@ -26,7 +26,7 @@ from ..formats.atomic import write
 from . import running
 from .experiment import Experiment
 from .grid import Grid
-from .records import Record, Records, is_clean
+from .records import Record, Records
 
 # What is compared, and how far it may be apart where the spread over seeds is not known.
 ALONE = {"stopped": 1.0, "oracle": 1.0, "last": 1.0, "accuracy": 0.05}
@@ -109,7 +109,7 @@ def draw(
     """Draw finished records at random; also return those left out, of more than `limit` seconds.
 
     A mask that an earlier experiment had found has to be found again: its seconds count too.
-    Records of sources that no commit holds are not drawn: they are to be made again.
+    Those that do not count, as of sources that no commit holds, are not drawn.
 
     >>> draw(Records("nowhere"), [], 10)
     ([], [])
@@ -120,8 +120,6 @@ def draw(
     short = []
     long = []
     for record in filter(records.counts, among):
-        if not is_clean(record["commit"]):
-            continue
         seconds = record["seconds"] - record["search_seconds"] + searches[_search(record)]
         (short if seconds <= limit else long).append(record)
     short.sort(key=lambda record: record["hash"])  # whatever the order of the files
