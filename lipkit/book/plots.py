@@ -366,7 +366,7 @@ def _end_labels(axes: Axes) -> None:
     for height, _, _ in heights:
         ceiling = min(height, ceiling - 13)
         tops.append(ceiling)
-    for i, lowest in enumerate(range(4, 4 + 13 * len(tops), 13), start=1):
+    for i, lowest in enumerate(range(6, 6 + 13 * len(tops), 13), start=1):
         tops[-i] = max(tops[-i], lowest)  # none below the axis, over its numbers
     for (height, line, end), top in zip(heights, tops, strict=True):
         offset = (6, top - height)

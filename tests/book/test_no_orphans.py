@@ -38,8 +38,8 @@ def test_no_chapter_goes_on_alone(tmp_path, name):
     kernel = psutil.Process(int(noted.read_text()))
     papermill = kernel.parent()
     os.kill(started.pid, getattr(signal, name))
-    started.wait(30)
-    assert started.returncode not in (0, None)
+    # what can be heeded ends the command as Ctrl-C does, which stops its chapters itself
+    assert started.wait(30) == (-signal.SIGKILL if name == "SIGKILL" else 130)
     assert wait_for(lambda: not alive(papermill) and not alive(kernel), 10)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from io import BytesIO
+from itertools import pairwise
 
 import matplotlib
 import numpy as np
@@ -156,3 +157,25 @@ def test_matrix_shows_every_number_and_colours_it_against_the_base() -> None:
     assert [text.get_text() for text in axes.texts] == ["25.0", "21.0", "24.0", "23.0"]
     np.testing.assert_array_equal(axes.images[0].get_array(), [[1, -2], [0, 0]])
     assert axes.images[0].get_clim() == (-4, 4)
+
+
+def heights(figure, names) -> list[tuple[float, float]]:
+    """Where texts begin and end in the picture, from the bottom up, in its pixels."""
+    figure.draw_without_rendering()
+    boxes = {t.get_text(): t.get_window_extent() for t in figure.axes[0].texts}
+    return sorted((boxes[name].y0, boxes[name].y1) for name in names)
+
+
+def test_names_of_curves_that_end_at_the_bottom_stay_above_the_axis() -> None:
+    series = {f"curve {i}": ([0, 1, 2], [30, 10, i / 100]) for i in range(4)}
+    figure = plots.curves(series, "step", "PSNR")
+    places = heights(figure, series)
+    assert places[0][0] >= figure.axes[0].get_window_extent().y0 - 2
+    assert all(upper[0] >= lower[1] - 2 for lower, upper in pairwise(places))
+
+
+def test_names_of_level_lines_do_not_lie_over_each_other() -> None:
+    level = {"total variation": 24.0, "non-local means": 24.2, "the input as it is": 24.4}
+    figure = plots.curves({"dense": ([0, 1, 2], [10, 20, 25])}, "step", "PSNR", level=level)
+    places = heights(figure, level)
+    assert all(upper[0] >= lower[1] - 2 for lower, upper in pairwise(places))
