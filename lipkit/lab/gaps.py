@@ -8,8 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from ..errors import InputError
-
-SHOWN = 5  # up to so many values are shown one by one
+from .tables import SHOWN, means
 
 
 def interval(values: Sequence[float]) -> tuple[float, float | None]:
@@ -111,9 +110,10 @@ def gap(
     [1.5]
     """
     if pair is not None:
-        own, others = (_means(rows, by, wanted, column, pair) for wanted in (name, other))
+        both = ([row for row in rows if row[by] == wanted] for wanted in (name, other))
+        own, others = (means(part, pair, column) for part in both)
         common = [value for value in own if value in others]
-        own, others = ([means[value] for value in common] for means in (own, others))
+        own, others = ([found[value] for value in common] for found in (own, others))
     else:
         own, others = ([row[column] for row in rows if row[by] == w] for w in (name, other))
     if len(own) != len(others) or not own:
@@ -122,14 +122,3 @@ def gap(
             "a gap needs as many of both, in the same order, and at least one"
         )
     return Gap([a - b for a, b in zip(own, others, strict=True)], unit, form)
-
-
-def _means(
-    rows: Sequence[Mapping[str, Any]], by: str, wanted: str, column: str, pair: str
-) -> dict[Any, float]:
-    """Return the mean of a method's rows for each value of the column to pair by."""
-    found: dict[Any, list[float]] = {}
-    for row in rows:
-        if row[by] == wanted:
-            found.setdefault(row[pair], []).append(row[column])
-    return {value: fmean(numbers) for value, numbers in found.items()}

@@ -15,7 +15,6 @@ from ..errors import InputError
 from ..fitting import Fit, fit
 from ..metrics import psnr
 from ..workers import parallel
-from .gaps import SHOWN
 
 
 class Several(NamedTuple):
@@ -70,6 +69,7 @@ class Table:
         return f'<table class="results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
+SHOWN = 5  # up to so many values are shown one by one
 STOPPED = "stopped (dB)"
 ORACLE = "oracle (dB)"
 COSTS = ("weights", "seconds")  # the same for all seeds, or not worth a comparison
