@@ -58,7 +58,8 @@ def _row(claim: Claim) -> str:
         if finding.setting != setting:
             setting = finding.setting
             lines.append(f"<br><small>{escape(setting)}</small>")
-        part = re.sub(r"\*(.+?)\*", r"<i>\1</i>", escape(_part(finding)))
+        part = re.sub(r"`(.+?)`", r"<code>\1</code>", escape(_part(finding)))
+        part = re.sub(r"\*(.+?)\*", r"<i>\1</i>", part)
         lines.append(f"<br>{part}")
     parts = "".join(lines)
     return (

@@ -434,3 +434,13 @@ def test_the_page_of_sweeps_states_what_a_repeated_record_may_differ_by():
     assert f"{verify.LEAST * dB:g} dB in any case" in text
     assert f"{dB:g} dB is allowed ({part:g} of an accuracy, and {verify.LEAST * part:g}" in text
     assert {1: "once", 2: "twice", 3: "three times"}[verify.SPREADS] + " the spread" in text
+
+
+def test_claims_beside_a_chapter_show_arms_and_layers_as_what_they_are():
+    from lipkit.book.verdicts import beside
+
+    table = beside("C-LIP-13")
+    assert "`" in str(table) and "*" in str(table), "this claim names layers and arms"
+    shown = table._repr_html_()
+    assert "`" not in shown and "*" not in shown
+    assert "<code>" in shown and "<i>" in shown and "../book/claims.html#c-lip-13" in shown
